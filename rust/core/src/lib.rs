@@ -1,0 +1,16 @@
+//! The algorithms of Variegate, over ragged arrays of tokens and text. No Python and no file formats in here.
+
+pub mod dedup;
+pub mod error;
+pub mod identity;
+pub mod metrics;
+pub mod ops;
+pub mod par;
+pub mod ragged;
+pub mod rng;
+pub mod simd;
+pub mod template;
+pub mod tokenize;
+
+pub use error::{Error, Result};
+pub use ragged::{Ragged, RaggedBuf};

@@ -1,0 +1,118 @@
+//! Rows -> threads -> rows, output order fixed.
+//!
+//! The pool is ours, built when it is first needed. A forked child (a DataLoader worker) inherits a pool without
+//! threads; it runs serially instead of waiting for them.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+struct Pool {
+    pool: Arc<ThreadPool>,
+    pid: u32,
+    threads: usize,
+}
+
+static POOL: Mutex<Option<Pool>> = Mutex::new(None);
+/// What the user asked for; 0 until they do.
+static ASKED: AtomicUsize = AtomicUsize::new(0);
+/// The process that first asked for the number of threads: a child forked from it runs serially.
+static HOME: AtomicUsize = AtomicUsize::new(0);
+
+/// How many threads the next call may use: what [`set_threads`] said, else `RAYON_NUM_THREADS`, else the processors
+/// this process may run on; 1 in a process forked from one that had used the pool.
+pub fn threads() -> usize {
+    let pid = std::process::id() as usize;
+    if HOME.compare_exchange(0, pid, Ordering::Relaxed, Ordering::Relaxed).is_err_and(|home| home != pid) {
+        return 1;
+    }
+    match ASKED.load(Ordering::Relaxed) {
+        0 => std::env::var("RAYON_NUM_THREADS")
+            .ok()
+            .and_then(|n| n.parse().ok())
+            .filter(|&n| n > 0)
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
+        n => n,
+    }
+}
+
+/// Sets the number of threads of this process, from the next call on; 0 goes back to the default.
+pub fn set_threads(n: usize) {
+    ASKED.store(n, Ordering::Relaxed);
+}
+
+/// Calls `work` on consecutive ranges of rows and returns the results in row order.
+///
+/// Ranges hold about `grain` units of `weight` each (tokens, say), where `offsets` says how much lies before a row;
+/// the results must not depend on where the cuts fall. With one thread, or one grain, there is one range and no pool.
+pub fn map_rows<R: Send>(offsets: &[i64], grain: usize, work: impl Fn(Range<usize>) -> R + Sync) -> Vec<R> {
+    let rows = offsets.len() - 1;
+    let total = offsets[rows] as usize + rows;
+    if total <= grain || rows < 2 {
+        return vec![work(0..rows)];
+    }
+    if threads() == 1 {
+        return vec![work(0..rows)];
+    }
+    let mut cuts = vec![0];
+    let mut next = grain;
+    for row in 1..rows {
+        if offsets[row] as usize + row >= next {
+            cuts.push(row);
+            next = offsets[row] as usize + row + grain;
+        }
+    }
+    cuts.push(rows);
+    map_tasks(cuts.len() - 1, |i| work(cuts[i]..cuts[i + 1]))
+}
+
+/// Calls `work` on `0..tasks` and returns the results in order, for work that is not cut by rows.
+pub fn map_tasks<R: Send>(tasks: usize, work: impl Fn(usize) -> R + Sync) -> Vec<R> {
+    match pool().filter(|_| tasks > 1) {
+        Some(pool) => pool.install(|| (0..tasks).into_par_iter().map(&work).collect()),
+        None => (0..tasks).map(work).collect(),
+    }
+}
+
+/// The pool, or nothing where one thread is all there is.
+fn pool() -> Option<Arc<ThreadPool>> {
+    let threads = threads();
+    if threads == 1 {
+        return None;
+    }
+    let pid = std::process::id();
+    let mut slot = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+    if !matches!(&*slot, Some(p) if p.pid == pid && p.threads == threads) {
+        let built =
+            rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("variegate-{i}")).build();
+        let pool = Arc::new(built.ok()?);
+        // Dropping a pool of another process would wait for threads that do not exist here.
+        if let Some(old) = slot.replace(Pool { pool, pid, threads })
+            && old.pid != pid
+        {
+            std::mem::forget(old);
+        }
+    }
+    slot.as_ref().map(|p| Arc::clone(&p.pool))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn ranges_cover_every_row_once_and_in_order(lengths in prop::collection::vec(0i64..50, 0..40), grain in 1usize..200) {
+            let mut offsets = vec![0];
+            for n in &lengths {
+                offsets.push(offsets[offsets.len() - 1] + n);
+            }
+            let rows: Vec<usize> = map_rows(&offsets, grain, |range| range.collect::<Vec<_>>()).concat();
+            prop_assert!(rows.into_iter().eq(0..lengths.len()));
+        }
+    }
+}

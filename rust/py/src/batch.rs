@@ -1,0 +1,7 @@
+//! Batches, identities and threads.
+
+use pyo3::prelude::*;
+
+pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
+    Ok(())
+}

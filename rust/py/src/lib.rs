@@ -1,0 +1,23 @@
+//! `variegate._core`: convert, detach, call, wrap. No algorithm lives here.
+
+use pyo3::prelude::*;
+
+mod batch;
+mod convert;
+mod dedup;
+mod metrics;
+mod ops;
+mod template;
+mod tokenize;
+
+#[pymodule]
+fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    variegate_core::simd::check_environment().map_err(convert::raise)?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    batch::register(module)?;
+    dedup::register(module)?;
+    metrics::register(module)?;
+    ops::register(module)?;
+    template::register(module)?;
+    tokenize::register(module)
+}
