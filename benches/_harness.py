@@ -201,7 +201,7 @@ def environment() -> dict[str, Any]:
         "system": platform.system(),
         "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "simd": _core.simd_level(),
+        "simd": _core.simd_levels()[0],
         "threads": int(os.environ["RAYON_NUM_THREADS"]),
     }
 
@@ -215,7 +215,7 @@ def processor() -> str:
 
 def machine() -> str:
     """A file name for this kind of machine: processor and cores."""
-    words = f"{processor()} {environment()['cores']} cores {_core.simd_level()}"
+    words = f"{processor()} {environment()['cores']} cores {_core.simd_levels()[0]}"
     return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
 
 

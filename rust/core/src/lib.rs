@@ -5,11 +5,13 @@ pub mod error;
 pub mod identity;
 pub mod metrics;
 pub mod ops;
+pub mod pack;
 pub mod par;
 pub mod ragged;
 pub mod rng;
 pub mod simd;
 pub mod template;
+pub mod text;
 pub mod tokenize;
 
 pub use error::{Error, Result};
