@@ -259,6 +259,55 @@ mod tests {
         );
     }
 
+    fn numbers<T: serde::de::DeserializeOwned>(value: &serde_json::Value) -> T {
+        T::deserialize(value).expect("philox.json has the shape that generate_philox.py gives it")
+    }
+
+    /// The scheme as an independent oracle has it; another answer is another `SCHEME_VERSION`.
+    #[test]
+    fn golden_vectors() {
+        let vectors = include_str!("../../../tests/vectors/philox.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).expect("JSON");
+        let list = |value: &serde_json::Value| value.as_array().cloned().expect("a list");
+        assert_eq!(vectors["scheme"], SCHEME_VERSION);
+        for block in list(&vectors["blocks"]) {
+            let words: [u32; 4] = numbers(&block["words"]);
+            assert_eq!(philox(numbers(&block["counter"]), numbers(&block["key"])), words, "{block}");
+        }
+        for case in list(&vectors["keys"]) {
+            let domain = if case["domain"] == "ops" { Domain::Ops } else { Domain::Templates };
+            let (seed, variant, key): (u64, u64, u64) =
+                (numbers(&case["seed"]), numbers(&case["variant"]), numbers(&case["key"]));
+            let path: String = numbers(&case["path"]);
+            assert_eq!(op_key(domain, seed, &path, variant), key, "{case}");
+        }
+        for case in list(&vectors["streams"]) {
+            let stream = Stream::new(numbers(&case["key"]), numbers(&case["epoch"]), numbers(&case["id"]));
+            let lane: u32 = numbers(&case["lane"]);
+            let expected: Vec<u32> = numbers(&case["words"]);
+            for level in Level::available() {
+                let mut words = vec![0; expected.len()];
+                stream.fill(level, lane, &mut words);
+                assert_eq!(words, expected, "{level:?} {case}");
+            }
+            for (index, word) in numbers::<Vec<(usize, u32)>>(&case["far"]) {
+                assert_eq!(stream.word(lane, index), word, "word {index} of {case}");
+            }
+            let mut words = stream.words(lane);
+            assert!(numbers::<Vec<f32>>(&case["unit"]).into_iter().all(|unit| words.unit() == unit), "{case}");
+            for bounded in list(&case["below"]) {
+                let (n, values, used): (u64, Vec<u64>, usize) =
+                    (numbers(&bounded["n"]), numbers(&bounded["values"]), numbers(&bounded["words_used"]));
+                let mut words = stream.words(lane);
+                for value in values {
+                    let drawn = if let Ok(n) = u32::try_from(n) { words.below(n).into() } else { words.below_u64(n) };
+                    assert_eq!(drawn, value, "below {n} of {case}");
+                }
+                assert_eq!(words.next_word(), stream.word(lane, used), "words that below {n} used, {case}");
+            }
+        }
+    }
+
     #[test]
     fn thresholds_hit_as_often_as_the_float_comparison() {
         assert!(!hit(0, threshold(0.0)));
