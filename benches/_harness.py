@@ -75,7 +75,8 @@ class Ledger:
 
     def add(self, case: str, **figures: Any) -> dict[str, Any]:
         """Appends one measurement, with when, where and with what it was made."""
-        line = {"case": case, **figures, "at": datetime.now(UTC).isoformat(timespec="seconds"), **environment()}
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        line = {"case": case, **environment(), "at": now, **figures}
         self.path.parent.mkdir(exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -226,8 +227,8 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
         peer = line.get("peer")
         theirs = f"{peer['name']} {quantity(peer['rate'])}/s" if peer else "-"
         ratio = f"{line['ratio']:.1f}x" if peer else "-"
-        goals = ", ".join(goal_text(key, goal) for key, goal in line["goals"].items())
-        verdict = {True: f"{goals} met", False: f"{goals} MISSED", None: "-"}[line["met"]]
+        goals = ", ".join(goal_text(key, goal) for key, goal in line.get("goals", {}).items())
+        verdict = {True: f"{goals} met", False: f"{goals} MISSED", None: "-"}[line.get("met")]
         rows.append(
             (
                 line["case"],
