@@ -51,7 +51,7 @@ bench: .venv/.dev  ## Time everything on one thread, against peers; lines go to 
 
 docs: .venv/.dev  ## Build the documentation into site/, and stop at a broken link.
 	RUSTDOCFLAGS='-D warnings' cargo doc --release --no-deps -p variegate-core
-	mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 wheel: .venv/.dev  ## Build the wheel for this machine into dist/.
 	maturin build --release --out dist
