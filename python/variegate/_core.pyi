@@ -15,6 +15,43 @@ class Packed:
     def place(self, values: NDArray[np.uint8], pad: bytes) -> NDArray[np.uint8]: ...
     def segments_and_positions(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]: ...
 
+@final
+class Pipeline:
+    def __new__(cls, spec: str) -> Pipeline: ...
+    @property
+    def domain(self) -> str: ...
+    @property
+    def labels(self) -> bool: ...
+    @property
+    def paths(self) -> list[str]: ...
+    @property
+    def tags(self) -> list[str]: ...
+    @property
+    def targets(self) -> bool: ...
+    def run_texts(
+        self,
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.int64],
+        ids: NDArray[np.uint64],
+        spans: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]] | None,
+        seed: int,
+        epoch: int,
+        variant: int,
+        return_source: bool,
+    ) -> dict[str, Any]: ...
+    def run_tokens(
+        self,
+        tokens: NDArray[np.uint32],
+        offsets: NDArray[np.int64],
+        ids: NDArray[np.uint64],
+        columns: Sequence[tuple[str, NDArray[np.uint8], bytes]],
+        spans: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]] | None,
+        seed: int,
+        epoch: int,
+        variant: int,
+        return_source: bool,
+    ) -> dict[str, Any]: ...
+
 def check_offsets(offsets: NDArray[np.int64], values: int) -> None: ...
 def check_utf8(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None: ...
 def content_ids(

@@ -1,1 +1,158 @@
-//! To come.
+//! Ops over ragged batches: noise, training objectives, typing errors, and how they compose.
+//!
+//! An op only *plans*: it draws, for one row, the output tokens and which source token each of them comes from. One
+//! *apply* moves everything else by that plan: per-token columns, spans, the source map, the edit marks. So an op is one
+//! small file, and it cannot forget a column.
+//!
+//! A [`Pipeline`] is compiled from a JSON spec (`{"TokenDropout": {"rate": 0.1}}`; compositions nest) and runs over a
+//! batch in one call, a row at a time, rows in parallel. What a row becomes depends on the spec, the seed, the epoch,
+//! the variant, the row and its id, and on nothing else.
+//!
+//! ```
+//! use variegate_core::Ragged;
+//! use variegate_core::ops::{Call, Pipeline, Tokens};
+//! let pipeline = Pipeline::from_json(r#"{"TokenDropout": {"rate": 0.5}}"#)?;
+//! let batch = Tokens::new(Ragged::new(&[5, 6, 7, 8], &[0, 3, 4])?, &[11, 12]);
+//! let out = pipeline.run_tokens(&batch, Call { seed: 7, ..Call::default() })?;
+//! assert_eq!(out.offsets.unwrap().len(), 3);
+//! # Ok::<(), variegate_core::Error>(())
+//! ```
+
+mod compose;
+mod draw;
+mod keyboard_typo;
+mod masked_lm;
+mod plan;
+mod protect;
+mod span_corruption;
+mod text;
+mod token_dropout;
+mod token_replace;
+mod token_swap;
+mod tokens;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+pub use compose::{Domain, Pipeline};
+pub use plan::IGNORE_INDEX;
+pub use protect::Spans;
+pub use text::{EditRuns, Texts, TextsOut};
+pub use tokens::{Column, LineageOut, SpansOut, TargetsOut, Tokens, TokensOut};
+
+use crate::error::{Error, Result};
+
+/// What a call adds to a spec: the same four numbers give the same draws.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Call {
+    /// The job's seed.
+    pub seed: u64,
+    /// The pass over the data.
+    pub epoch: u32,
+    /// Which of several variants of the same rows.
+    pub variant: u64,
+    /// Whether to return where each output token comes from.
+    pub return_source: bool,
+}
+
+/// What one op did in one call, summed over rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Rows that the op saw.
+    pub rows: u64,
+    /// Tokens (or bytes of text) that the op saw.
+    pub seen: u64,
+    /// Output tokens (or runs of text) that the op chose.
+    pub edited: u64,
+    /// Source tokens (or bytes) that no output token comes from.
+    pub deleted: u64,
+    /// Output tokens (or bytes) that come from no source token.
+    pub inserted: u64,
+    /// Spans that lost tokens and live on.
+    pub spans_shrunk: u64,
+    /// Spans that became more than one.
+    pub spans_split: u64,
+    /// Spans that are gone.
+    pub spans_dropped: u64,
+}
+
+impl Stats {
+    /// The counters by name, in a fixed order.
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        [
+            ("rows", self.rows),
+            ("seen", self.seen),
+            ("edited", self.edited),
+            ("deleted", self.deleted),
+            ("inserted", self.inserted),
+            ("spans_shrunk", self.spans_shrunk),
+            ("spans_split", self.spans_split),
+            ("spans_dropped", self.spans_dropped),
+        ]
+    }
+
+    fn add(&mut self, other: &Stats) {
+        self.rows += other.rows;
+        self.seen += other.seen;
+        self.edited += other.edited;
+        self.deleted += other.deleted;
+        self.inserted += other.inserted;
+        self.spans_shrunk += other.spans_shrunk;
+        self.spans_split += other.spans_split;
+        self.spans_dropped += other.spans_dropped;
+    }
+}
+
+/// The op named `kind`, or nothing if there is none: the one list of ops in this crate.
+fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
+    Ok(Some(match kind {
+        "KeyboardTypo" => Leaf::Text(Box::new(keyboard_typo::KeyboardTypo::new(parse(kind, parameters)?)?)),
+        "MaskedLM" => Leaf::Token(Box::new(masked_lm::MaskedLm::new(parse(kind, parameters)?)?)),
+        "SpanCorruption" => Leaf::Token(Box::new(span_corruption::SpanCorruption::new(parse(kind, parameters)?)?)),
+        "TokenDropout" => Leaf::Token(Box::new(token_dropout::TokenDropout::new(parse(kind, parameters)?)?)),
+        "TokenReplace" => Leaf::Token(Box::new(token_replace::TokenReplace::new(parse(kind, parameters)?)?)),
+        "TokenSwap" => Leaf::Token(Box::new(token_swap::TokenSwap::new(parse(kind, parameters)?)?)),
+        _ => return Ok(None),
+    }))
+}
+
+enum Leaf {
+    Token(Box<dyn plan::TokenOp>),
+    Text(Box<dyn text::TextOp>),
+}
+
+fn parse<T: DeserializeOwned>(kind: &str, parameters: Value) -> Result<T> {
+    serde_json::from_value(parameters).map_err(|error| Error::invalid(format!("{kind}: {error}")))
+}
+
+/// Takes a parameter that every op has out of its object.
+fn take<T: DeserializeOwned + Default>(kind: &str, parameters: &mut Map<String, Value>, name: &str) -> Result<T> {
+    match parameters.remove(name) {
+        None | Some(Value::Null) => Ok(T::default()),
+        Some(value) => {
+            serde_json::from_value(value).map_err(|error| Error::invalid(format!("{kind}: {name}: {error}")))
+        }
+    }
+}
+
+/// A probability.
+fn rate(kind: &str, name: &str, value: f64) -> Result<f64> {
+    if (0.0..=1.0).contains(&value) {
+        return Ok(value);
+    }
+    Err(Error::invalid(format!("{kind}: {name} must lie in [0, 1] (it is {value})")))
+}
+
+/// A token id.
+fn token_id(kind: &str, name: &str, value: i64) -> Result<u32> {
+    u32::try_from(value)
+        .map_err(|_| Error::invalid(format!("{kind}: {name} must lie in [0, {}] (it is {value})", u32::MAX)))
+}
+
+/// A count of at least one that fits 32 bits.
+fn count(kind: &str, name: &str, value: i64) -> Result<u32> {
+    u32::try_from(value)
+        .ok()
+        .filter(|&n| n > 0)
+        .ok_or_else(|| Error::invalid(format!("{kind}: {name} must lie in [1, {}] (it is {value})", u32::MAX)))
+}

@@ -1,0 +1,31 @@
+"""Ops: noise, training objectives, typing errors, and how they compose.
+
+Every op is a frozen dataclass of its parameters, called as ``op(batch, *, seed, epoch=0, variant=0,
+return_source=False)``. What a row becomes depends on the op's spec, those numbers, the row and its id, and on nothing
+else: not on the batch that it is in, its place there, or the number of threads.
+"""
+
+from __future__ import annotations
+
+from variegate.ops._base import Op, Protect, from_json, from_spec
+from variegate.ops.characters import KeyboardTypo
+from variegate.ops.compose import Compose, OneOf, Repeat, Sometimes
+from variegate.ops.noise import TokenDropout, TokenReplace, TokenSwap
+from variegate.ops.objectives import MaskedLM, SpanCorruption
+
+__all__ = [
+    "Compose",
+    "KeyboardTypo",
+    "MaskedLM",
+    "OneOf",
+    "Op",
+    "Protect",
+    "Repeat",
+    "Sometimes",
+    "SpanCorruption",
+    "TokenDropout",
+    "TokenReplace",
+    "TokenSwap",
+    "from_json",
+    "from_spec",
+]

@@ -1,0 +1,431 @@
+//! How ops compose: a spec becomes a flat program, and a row runs through it once.
+//!
+//! Paths, which key the draws: an op is its `name`, or its kind and its ordinal among its siblings of that kind
+//! (`TokenDropout#0`); `Sometimes`, `OneOf`, `Repeat` and a named `Compose` put their own path and a `/` before their
+//! children's. A `Compose` without a name adds nothing, so that wrapping an op in one, or nesting two, changes no draw.
+
+use serde_json::{Map, Value};
+
+use super::plan::TokenOp;
+use super::protect::{Protect, SpanPolicy};
+use super::text::TextOp;
+use super::{Call, Leaf};
+use crate::error::{Error, Result};
+use crate::identity::hash64;
+use crate::rng::{self, Stream, hit, op_key, threshold};
+
+/// What a pipeline works on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Domain {
+    /// Rows of token ids.
+    Token,
+    /// Rows of UTF-8 text.
+    Text,
+}
+
+/// An op, or a composition of ops, ready to run. Immutable, and free to be shared between threads.
+#[derive(Debug)]
+pub struct Pipeline {
+    steps: Vec<Step>,
+    gates: Vec<String>,
+    pub(super) leaves: Leaves,
+    tags: Vec<String>,
+    pub(super) repeats: bool,
+}
+
+#[derive(Debug)]
+pub(super) enum Leaves {
+    Token(Vec<Node<dyn TokenOp>>),
+    Text(Vec<Node<dyn TextOp>>),
+}
+
+/// An op in its place.
+#[derive(Debug)]
+pub(super) struct Node<Op: ?Sized> {
+    pub(super) path: String,
+    pub(super) op: Box<Op>,
+    pub(super) protect: Protect,
+    pub(super) spans: SpanPolicy,
+}
+
+#[derive(Debug)]
+enum Step {
+    Op(usize),
+    /// Runs the next step with the probability of `limit`, else goes on at `skip`.
+    Sometimes {
+        gate: usize,
+        limit: u32,
+        skip: usize,
+    },
+    /// Goes on at the start whose limit is the first above the roll.
+    OneOf {
+        gate: usize,
+        limits: Vec<u32>,
+        starts: Vec<usize>,
+    },
+    Jump(usize),
+    /// Runs all that follows `n` times, each on a row of its own.
+    Repeat {
+        gate: usize,
+        n: u32,
+    },
+}
+
+/// Which row a row is, and which one it was made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lineage {
+    pub(super) id: u64,
+    pub(super) parent: u64,
+    pub(super) variant: u32,
+}
+
+/// What runs the steps: the state of one row, and where its outcome goes.
+pub(super) trait Work {
+    type Saved;
+    fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()>;
+    fn save(&self) -> Self::Saved;
+    fn restore(&mut self, saved: &Self::Saved);
+    fn emit(&mut self, lineage: Lineage);
+}
+
+/// The keys of one call: per leaf and per gate.
+#[derive(Debug)]
+pub(super) struct Keys {
+    leaves: Vec<u64>,
+    gates: Vec<u64>,
+    epoch: u32,
+}
+
+impl Keys {
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+}
+
+impl Pipeline {
+    /// Compiles a spec: an object with one key, the kind of the op, and its parameters as an object.
+    ///
+    /// # Errors
+    /// A spec that is not JSON of that shape, an op that does not exist, a parameter that is unknown, missing or out of
+    /// its bounds, text ops mixed with token ops: each names the op, the parameter and the value.
+    pub fn from_json(spec: &str) -> Result<Self> {
+        let spec: Value =
+            serde_json::from_str(spec).map_err(|error| Error::invalid(format!("the spec is not JSON: {error}")))?;
+        let mut build = Build::default();
+        build.add(spec, &mut Scope::default())?;
+        let leaves = match (build.token.is_empty(), build.text.is_empty()) {
+            (false, true) => Leaves::Token(build.token),
+            (true, false) => Leaves::Text(build.text),
+            _ => {
+                let (text, token) = (&build.text[0].path, &build.token[0].path);
+                return Err(Error::invalid(format!(
+                    "{text} works on text and {token} on tokens: compose the text ops, encode, then compose the token ops"
+                )));
+            }
+        };
+        let mut tags: Vec<String> = match &leaves {
+            Leaves::Token(nodes) => nodes.iter().flat_map(|node| node.protect.spans.clone()).collect(),
+            Leaves::Text(nodes) => nodes.iter().flat_map(|node| node.protect.spans.clone()).collect(),
+        };
+        tags.sort();
+        tags.dedup();
+        let repeats = build.steps.iter().any(|step| matches!(step, Step::Repeat { .. }));
+        Ok(Pipeline { steps: build.steps, gates: build.gates, leaves, tags, repeats })
+    }
+
+    /// What it works on.
+    pub fn domain(&self) -> Domain {
+        match &self.leaves {
+            Leaves::Token(_) => Domain::Token,
+            Leaves::Text(_) => Domain::Text,
+        }
+    }
+
+    /// The path of each op, in order; statistics come in the same order.
+    pub fn paths(&self) -> Vec<&str> {
+        match &self.leaves {
+            Leaves::Token(nodes) => nodes.iter().map(|node| node.path.as_str()).collect(),
+            Leaves::Text(nodes) => nodes.iter().map(|node| node.path.as_str()).collect(),
+        }
+    }
+
+    /// Whether some op writes the column `labels`, which must be int32.
+    pub fn labels(&self) -> bool {
+        matches!(&self.leaves, Leaves::Token(nodes) if nodes.iter().any(|node| node.op.labels()))
+    }
+
+    /// Whether some op makes targets.
+    pub fn targets(&self) -> bool {
+        matches!(&self.leaves, Leaves::Token(nodes) if nodes.iter().any(|node| node.op.targets()))
+    }
+
+    /// The span tags that some op protects: what [`Spans::tag`](super::Spans::tag) counts in.
+    pub fn tags(&self) -> &[String] {
+        &self.tags
+    }
+
+    pub(super) fn keys(&self, call: &Call) -> Keys {
+        let key = |path: &str| op_key(rng::Domain::Ops, call.seed, path, call.variant);
+        Keys {
+            leaves: self.paths().into_iter().map(key).collect(),
+            gates: self.gates.iter().map(|path| key(path)).collect(),
+            epoch: call.epoch,
+        }
+    }
+
+    /// Runs one row from its start.
+    pub(super) fn run(&self, id: u64, keys: &Keys, work: &mut impl Work) -> Result<()> {
+        self.steps_from(0, Lineage { id, parent: id, variant: 0 }, keys, work)
+    }
+
+    fn steps_from(&self, from: usize, lineage: Lineage, keys: &Keys, work: &mut impl Work) -> Result<()> {
+        let roll = |gate: usize| Stream::new(keys.gates[gate], keys.epoch, lineage.id).word(0, 0);
+        let mut at = from;
+        loop {
+            match self.steps.get(at) {
+                None => {
+                    work.emit(lineage);
+                    return Ok(());
+                }
+                Some(Step::Op(leaf)) => {
+                    work.op(*leaf, keys.leaves[*leaf], lineage.id)?;
+                    at += 1;
+                }
+                Some(Step::Sometimes { gate, limit, skip }) => {
+                    at = if hit(roll(*gate), *limit) { at + 1 } else { *skip }
+                }
+                Some(Step::OneOf { gate, limits, starts }) => {
+                    let roll = roll(*gate) >> 8;
+                    at = starts[limits.partition_point(|&limit| limit <= roll)];
+                }
+                Some(Step::Jump(to)) => at = *to,
+                Some(Step::Repeat { gate, n }) => {
+                    let saved = work.save();
+                    let path = self.gates[*gate].as_bytes();
+                    for variant in 0..*n {
+                        if variant > 0 {
+                            work.restore(&saved);
+                        }
+                        let fields = [&lineage.id.to_le_bytes()[..], path, &u64::from(variant).to_le_bytes()];
+                        let next = Lineage { id: hash64(fields), parent: lineage.id, variant };
+                        self.steps_from(at + 1, next, keys, work)?;
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// A program in the making.
+#[derive(Default)]
+struct Build {
+    steps: Vec<Step>,
+    gates: Vec<String>,
+    token: Vec<Node<dyn TokenOp>>,
+    text: Vec<Node<dyn TextOp>>,
+}
+
+/// Where paths are unique: the children of one composition.
+#[derive(Default)]
+struct Scope {
+    prefix: String,
+    taken: Vec<String>,
+    kinds: Vec<String>,
+    protect: Protect,
+    depth: usize,
+}
+
+impl Scope {
+    /// The path of the next child. A named child counts among its kind too, so that naming it moves nobody else.
+    fn path(&mut self, kind: &str, name: Option<String>) -> Result<String> {
+        let ordinal = self.kinds.iter().filter(|other| *other == kind).count();
+        self.kinds.push(kind.to_string());
+        if let Some(name) = &name
+            && (name.is_empty() || name.contains(['/', '#']))
+        {
+            return Err(Error::invalid(format!(
+                "{kind}: name must not be empty or contain '/' or '#' (it is '{name}')"
+            )));
+        }
+        let path = format!("{}{}", self.prefix, name.unwrap_or_else(|| format!("{kind}#{ordinal}")));
+        if self.taken.contains(&path) {
+            return Err(Error::invalid(format!("{kind}: two ops have the name '{path}'")));
+        }
+        self.taken.push(path.clone());
+        Ok(path)
+    }
+
+    fn child(&self, path: &str, protect: &Protect) -> Result<Scope> {
+        if self.depth == 64 {
+            return Err(Error::invalid("compositions must not nest deeper than 64"));
+        }
+        Ok(Scope {
+            prefix: format!("{path}/"),
+            protect: self.protect.union(protect),
+            depth: self.depth + 1,
+            ..Scope::default()
+        })
+    }
+}
+
+impl Build {
+    fn add(&mut self, spec: Value, scope: &mut Scope) -> Result<()> {
+        let (kind, mut parameters) = only(spec)?;
+        let name: Option<String> = super::take(&kind, &mut parameters, "name")?;
+        let protect: Protect = super::take(&kind, &mut parameters, "protect")?;
+        match kind.as_str() {
+            "Compose" => {
+                let ops = children(&kind, &mut parameters)?;
+                finish(&kind, parameters)?;
+                match name {
+                    Some(_) => {
+                        let path = scope.path(&kind, name)?;
+                        let mut inner = scope.child(&path, &protect)?;
+                        ops.into_iter().try_for_each(|op| self.add(op, &mut inner))
+                    }
+                    None => {
+                        let wider = scope.protect.union(&protect);
+                        let outer = std::mem::replace(&mut scope.protect, wider);
+                        scope.depth += 1;
+                        if scope.depth > 64 {
+                            return Err(Error::invalid("compositions must not nest deeper than 64"));
+                        }
+                        ops.into_iter().try_for_each(|op| self.add(op, scope))?;
+                        scope.depth -= 1;
+                        scope.protect = outer;
+                        Ok(())
+                    }
+                }
+            }
+            "Sometimes" => {
+                let p = super::rate(&kind, "p", required(&kind, &mut parameters, "p")?)?;
+                let op = required(&kind, &mut parameters, "op")?;
+                finish(&kind, parameters)?;
+                let (gate, mut inner) = self.gate(&kind, name, &protect, scope)?;
+                let here = self.steps.len();
+                self.steps.push(Step::Jump(0));
+                self.add(op, &mut inner)?;
+                self.steps[here] = Step::Sometimes { gate, limit: threshold(p), skip: self.steps.len() };
+                Ok(())
+            }
+            "OneOf" => {
+                let ops = children(&kind, &mut parameters)?;
+                let weights: Option<Vec<f64>> = super::take(&kind, &mut parameters, "weights")?;
+                finish(&kind, parameters)?;
+                let limits = limits(weights.unwrap_or_else(|| vec![1.0; ops.len()]), ops.len())?;
+                let (gate, mut inner) = self.gate(&kind, name, &protect, scope)?;
+                let here = self.steps.len();
+                self.steps.push(Step::Jump(0));
+                let (mut starts, mut jumps) = (Vec::new(), Vec::new());
+                for op in ops {
+                    starts.push(self.steps.len());
+                    self.add(op, &mut inner)?;
+                    jumps.push(self.steps.len());
+                    self.steps.push(Step::Jump(0));
+                }
+                let end = self.steps.len();
+                jumps.into_iter().for_each(|jump| self.steps[jump] = Step::Jump(end));
+                self.steps[here] = Step::OneOf { gate, limits, starts };
+                Ok(())
+            }
+            "Repeat" => {
+                let n = super::count(&kind, "n", required(&kind, &mut parameters, "n")?)?;
+                let op = required(&kind, &mut parameters, "op")?;
+                finish(&kind, parameters)?;
+                let (gate, mut inner) = self.gate(&kind, name, &protect, scope)?;
+                self.steps.push(Step::Repeat { gate, n });
+                self.add(op, &mut inner)
+            }
+            _ => {
+                let spans: SpanPolicy = super::take(&kind, &mut parameters, "spans")?;
+                let path = scope.path(&kind, name)?;
+                let protect = scope.protect.union(&protect);
+                match super::leaf(&kind, Value::Object(parameters))? {
+                    Some(Leaf::Token(op)) => {
+                        self.steps.push(Step::Op(self.token.len()));
+                        self.token.push(Node { path, op, protect, spans });
+                    }
+                    Some(Leaf::Text(op)) => {
+                        if !protect.ids.is_empty() || !protect.columns.is_empty() {
+                            return Err(Error::invalid(format!(
+                                "{kind}: protect.ids and protect.columns name tokens, and this op works on text: protect spans"
+                            )));
+                        }
+                        self.steps.push(Step::Op(self.text.len()));
+                        self.text.push(Node { path, op, protect, spans });
+                    }
+                    None => return Err(Error::invalid(format!("there is no op '{kind}'"))),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A path that draws but is no op, and the scope of its children.
+    fn gate(
+        &mut self,
+        kind: &str,
+        name: Option<String>,
+        protect: &Protect,
+        scope: &mut Scope,
+    ) -> Result<(usize, Scope)> {
+        let path = scope.path(kind, name)?;
+        let inner = scope.child(&path, protect)?;
+        self.gates.push(path);
+        Ok((self.gates.len() - 1, inner))
+    }
+}
+
+/// The one key of a spec and its object.
+fn only(spec: Value) -> Result<(String, Map<String, Value>)> {
+    if let Value::Object(map) = spec
+        && map.len() == 1
+        && let Some((kind, Value::Object(parameters))) = map.into_iter().next()
+    {
+        return Ok((kind, parameters));
+    }
+    Err(Error::invalid(
+        "an op is an object with one key, its kind, and its parameters: {\"TokenDropout\": {\"rate\": 0.1}}",
+    ))
+}
+
+fn required<T: serde::de::DeserializeOwned>(kind: &str, parameters: &mut Map<String, Value>, name: &str) -> Result<T> {
+    let value = parameters.remove(name).ok_or_else(|| Error::invalid(format!("{kind}: missing field `{name}`")))?;
+    serde_json::from_value(value).map_err(|error| Error::invalid(format!("{kind}: {name}: {error}")))
+}
+
+fn children(kind: &str, parameters: &mut Map<String, Value>) -> Result<Vec<Value>> {
+    let ops: Vec<Value> = required(kind, parameters, "ops")?;
+    if ops.is_empty() {
+        return Err(Error::invalid(format!("{kind}: ops must hold at least one op")));
+    }
+    Ok(ops)
+}
+
+fn finish(kind: &str, parameters: Map<String, Value>) -> Result<()> {
+    match parameters.keys().next() {
+        Some(name) => Err(Error::invalid(format!("{kind}: unknown field `{name}`"))),
+        None => Ok(()),
+    }
+}
+
+/// Weights as limits of a roll: option `i` is drawn where the roll lies below limit `i` and not below the one before.
+fn limits(weights: Vec<f64>, n: usize) -> Result<Vec<u32>> {
+    let total: f64 = weights.iter().sum();
+    if weights.len() != n {
+        return Err(Error::invalid(format!(
+            "OneOf: weights must hold one number per op ({} for {n} ops)",
+            weights.len()
+        )));
+    }
+    if weights.iter().any(|w| *w < 0.0) || !total.is_finite() || total <= 0.0 {
+        return Err(Error::invalid(format!("OneOf: weights must not be negative nor all 0 (they are {weights:?})")));
+    }
+    let mut sum = 0.0;
+    let limit = |w: f64| {
+        sum += w;
+        threshold(sum / total)
+    };
+    Ok(weights.into_iter().map(limit).collect())
+}

@@ -1,0 +1,657 @@
+//! Running a pipeline over rows of tokens: the apply that follows every plan.
+
+use std::ops::Range;
+
+use super::compose::{Keys, Leaves, Lineage, Node, Pipeline, Work};
+use super::draw::{Draw, room};
+use super::plan::{IGNORE_INDEX, Plan, Row, SpanScratch, Strand, TokenOp, move_spans};
+use super::protect::{Shield, Span, SpanPolicy, Spans};
+use super::{Call, Stats};
+use crate::error::{Error, Result};
+use crate::ragged::{MAX_ROW, Ragged};
+use crate::{par, simd};
+
+/// A column with one value per token, as bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Column<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The values in native byte order.
+    pub bytes: &'a [u8],
+    /// Bytes per value: 1, 2, 4 or 8.
+    pub width: usize,
+    /// The value of a token that comes from nowhere, in the first `width` bytes.
+    pub fill: [u8; 8],
+}
+
+/// A batch of tokens, borrowed.
+#[derive(Debug, Clone)]
+pub struct Tokens<'a> {
+    tokens: Ragged<'a, u32>,
+    ids: &'a [u64],
+    columns: Vec<Column<'a>>,
+    spans: Option<Spans<'a>>,
+}
+
+impl<'a> Tokens<'a> {
+    /// Rows and their ids.
+    ///
+    /// # Errors
+    /// If there is not one id per row, or a row is longer than 2^30 tokens.
+    pub fn new(tokens: Ragged<'a, u32>, ids: &'a [u64]) -> Result<Self> {
+        check_rows(tokens.offsets(), ids)?;
+        Ok(Tokens { tokens, ids, columns: Vec::new(), spans: None })
+    }
+
+    /// Adds a column.
+    ///
+    /// # Errors
+    /// If it does not hold one value per token, or its values are not 1, 2, 4 or 8 bytes wide.
+    pub fn column(mut self, column: Column<'a>) -> Result<Self> {
+        let Column { name, bytes, width, .. } = column;
+        if ![1, 2, 4, 8].contains(&width) {
+            return Err(Error::invalid(format!(
+                "column '{name}' must have values of 1, 2, 4 or 8 bytes (they have {width})"
+            )));
+        }
+        let n = self.tokens.values().len();
+        if bytes.len() != n * width {
+            let found = bytes.len() / width;
+            return Err(Error::invalid(format!(
+                "column '{name}' must hold one value per token ({found} for {n} tokens)"
+            )));
+        }
+        self.columns.push(column);
+        Ok(self)
+    }
+
+    /// Adds the spans.
+    ///
+    /// # Errors
+    /// If one lies outside its row, or they are not sorted by row and start.
+    pub fn spans(mut self, spans: Spans<'a>) -> Result<Self> {
+        spans.check(self.tokens.offsets())?;
+        self.spans = Some(spans);
+        Ok(self)
+    }
+}
+
+pub(super) fn check_rows(offsets: &[i64], ids: &[u64]) -> Result<()> {
+    let rows = offsets.len() - 1;
+    if ids.len() != rows {
+        return Err(Error::invalid(format!("ids must hold one number per row ({} for {rows} rows)", ids.len())));
+    }
+    match offsets.windows(2).position(|pair| pair[1] - pair[0] > MAX_ROW as i64) {
+        Some(row) => Err(Error::invalid(format!("row {row} is longer than {MAX_ROW}"))),
+        None => Ok(()),
+    }
+}
+
+/// What a pipeline makes of a batch of tokens. What is `None` is as it was in the input.
+#[derive(Debug, Default)]
+pub struct TokensOut {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// The offsets.
+    pub offsets: Option<Vec<i64>>,
+    /// The columns that changed: number in the input (one past the last for new `labels`) and bytes.
+    pub columns: Vec<(usize, Vec<u8>)>,
+    /// Per output token, the index in its input row of the token it comes from, or -1.
+    pub source: Option<Vec<i32>>,
+    /// Per output token, 1 where an op chose it.
+    pub edited: Option<Vec<u8>>,
+    /// The spans.
+    pub spans: Option<SpansOut>,
+    /// The second sequence.
+    pub targets: Option<TargetsOut>,
+    /// The rows, where they are not those of the input.
+    pub lineage: Option<LineageOut>,
+    /// What each op did, in the order of [`Pipeline::paths`].
+    pub stats: Vec<Stats>,
+    rows: i64,
+}
+
+/// Spans of a result.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct SpansOut {
+    /// The row of each span.
+    pub row: Vec<i64>,
+    /// Where it starts.
+    pub start: Vec<i64>,
+    /// Where it ends.
+    pub end: Vec<i64>,
+    /// Which span of the input it comes from.
+    pub origin: Vec<i64>,
+}
+
+impl SpansOut {
+    pub(super) fn push(&mut self, row: i64, spans: &[Span]) {
+        for span in spans {
+            self.row.push(row);
+            self.start.push(span.start as i64);
+            self.end.push(span.end as i64);
+            self.origin.push(span.origin as i64);
+        }
+    }
+
+    pub(super) fn append(&mut self, other: SpansOut, rows: i64) {
+        self.row.extend(other.row.into_iter().map(|row| row + rows));
+        self.start.extend(other.start);
+        self.end.extend(other.end);
+        self.origin.extend(other.origin);
+    }
+}
+
+/// The second sequence of an objective; its columns are those of the batch.
+#[derive(Debug, Default)]
+pub struct TargetsOut {
+    /// The tokens.
+    pub tokens: Vec<u32>,
+    /// The offsets.
+    pub offsets: Vec<i64>,
+    /// Number and bytes of each column.
+    pub columns: Vec<(usize, Vec<u8>)>,
+    /// As in [`TokensOut`].
+    pub source: Option<Vec<i32>>,
+    /// As in [`TokensOut`].
+    pub edited: Option<Vec<u8>>,
+}
+
+/// Where the rows of a result come from.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct LineageOut {
+    /// The ids of the rows.
+    pub ids: Vec<u64>,
+    /// The number of the input row.
+    pub row: Vec<i64>,
+    /// The id of the row that this one is a variant of.
+    pub parent: Vec<u64>,
+    /// Which variant it is.
+    pub variant: Vec<i32>,
+}
+
+impl LineageOut {
+    pub(super) fn push(&mut self, row: usize, lineage: Lineage) {
+        self.ids.push(lineage.id);
+        self.row.push(row as i64);
+        self.parent.push(lineage.parent);
+        self.variant.push(lineage.variant as i32);
+    }
+
+    pub(super) fn append(&mut self, other: LineageOut) {
+        self.ids.extend(other.ids);
+        self.row.extend(other.row);
+        self.parent.extend(other.parent);
+        self.variant.extend(other.variant);
+    }
+}
+
+/// Elements per parallel task: enough to forget what a task costs, few enough to share.
+pub(super) const GRAIN: usize = 1 << 15;
+
+impl Pipeline {
+    /// Runs over a batch of tokens.
+    ///
+    /// # Errors
+    /// If the pipeline works on text, if a protected column is not in the batch, or if a token does not fit a label.
+    pub fn run_tokens(&self, batch: &Tokens<'_>, call: Call) -> Result<TokensOut> {
+        let Leaves::Token(nodes) = &self.leaves else {
+            return Err(Error::invalid(format!(
+                "{} works on text, and this is a batch of tokens: decode it with its tokenizer first",
+                self.paths()[0]
+            )));
+        };
+        let in_place = nodes.iter().all(|node| node.op.in_place()) && !self.repeats;
+        let writes_labels = nodes.iter().find(|node| node.op.labels());
+        let labels = match writes_labels {
+            None => None,
+            Some(node) => match batch.columns.iter().position(|column| column.name == "labels") {
+                Some(index) if batch.columns[index].width != 4 => {
+                    return Err(Error::invalid(format!("{}: column 'labels' must be int32", node.path)));
+                }
+                found => Some(found.unwrap_or(batch.columns.len())),
+            },
+        };
+        let shields: Vec<Shield> = nodes
+            .iter()
+            .map(|node| Shield::new(&node.path, &node.protect, node.spans, self.tags(), &batch.columns))
+            .collect::<Result<_>>()?;
+        let columns = batch.columns.len().max(labels.map_or(0, |index| index + 1));
+        let drops = nodes.iter().any(|node| node.spans == SpanPolicy::Drop);
+        let shape = Shape {
+            pipeline: self,
+            nodes,
+            batch,
+            call,
+            keys: self.keys(&call),
+            shields,
+            labels,
+            columns,
+            emitted: if in_place { labels.into_iter().collect() } else { (0..columns).collect() },
+            in_place,
+            spans: batch.spans.is_some() && (!in_place || drops),
+            targets: nodes.iter().any(|node| node.op.targets()),
+        };
+        let chunks = par::map_rows(batch.tokens.offsets(), GRAIN, |rows| shape.run(rows));
+        let mut chunks = chunks.into_iter();
+        let mut out = chunks.next().transpose()?.unwrap_or_default();
+        for chunk in chunks {
+            out.append(chunk?);
+        }
+        Ok(out)
+    }
+}
+
+impl TokensOut {
+    fn append(&mut self, other: TokensOut) {
+        let rows = self.rows;
+        self.tokens.extend_from_slice(&other.tokens);
+        append_offsets(&mut self.offsets, other.offsets);
+        append_columns(&mut self.columns, &other.columns);
+        append(&mut self.source, other.source);
+        append(&mut self.edited, other.edited);
+        if let (Some(all), Some(more)) = (&mut self.spans, other.spans) {
+            all.append(more, rows);
+        }
+        if let (Some(all), Some(more)) = (&mut self.targets, other.targets) {
+            all.tokens.extend_from_slice(&more.tokens);
+            let base = all.offsets[all.offsets.len() - 1];
+            all.offsets.extend(more.offsets[1..].iter().map(|offset| base + offset));
+            append_columns(&mut all.columns, &more.columns);
+            append(&mut all.source, more.source);
+            append(&mut all.edited, more.edited);
+        }
+        if let (Some(all), Some(more)) = (&mut self.lineage, other.lineage) {
+            all.append(more);
+        }
+        self.rows += other.rows;
+        for (sum, stats) in self.stats.iter_mut().zip(&other.stats) {
+            sum.add(stats);
+        }
+    }
+}
+
+/// A pipeline bound to a batch: what every task reads.
+struct Shape<'a> {
+    pipeline: &'a Pipeline,
+    nodes: &'a [Node<dyn TokenOp>],
+    batch: &'a Tokens<'a>,
+    call: Call,
+    keys: Keys,
+    shields: Vec<Shield>,
+    /// The number of the column `labels`, if an op writes it; one past the last if the batch has none.
+    labels: Option<usize>,
+    columns: usize,
+    /// The columns that the result has.
+    emitted: Vec<usize>,
+    in_place: bool,
+    spans: bool,
+    targets: bool,
+}
+
+impl Shape<'_> {
+    fn run(&self, rows: Range<usize>) -> Result<TokensOut> {
+        let batch = self.batch;
+        let offsets = batch.tokens.offsets();
+        let n = (offsets[rows.end] - offsets[rows.start]) as usize;
+        let spans = batch.spans.unwrap_or_default();
+        let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
+        let traced = self.call.return_source;
+        let mut work = Worker {
+            shape: self,
+            row: rows.start,
+            state: State::new(self.columns),
+            plan: Plan::default(),
+            draw: Draw::new(simd::level()),
+            mask: Vec::new(),
+            spare: Vec::new(),
+            spare_source: Vec::new(),
+            span_scratch: SpanScratch::default(),
+            out: TokensOut {
+                tokens: Vec::with_capacity(n),
+                offsets: (!self.in_place).then(|| vec![0]),
+                columns: self
+                    .emitted
+                    .iter()
+                    .map(|&index| (index, Vec::with_capacity(n * self.column(index).1)))
+                    .collect(),
+                source: traced.then(|| Vec::with_capacity(n)),
+                edited: traced.then(|| Vec::with_capacity(n)),
+                spans: self.spans.then(SpansOut::default),
+                targets: self.targets.then(|| TargetsOut {
+                    offsets: vec![0],
+                    columns: (0..self.columns).map(|index| (index, Vec::new())).collect(),
+                    source: traced.then(Vec::new),
+                    edited: traced.then(Vec::new),
+                    ..TargetsOut::default()
+                }),
+                lineage: self.pipeline.repeats.then(LineageOut::default),
+                stats: vec![Stats::default(); self.nodes.len()],
+                rows: 0,
+            },
+        };
+        for row in rows {
+            work.row = row;
+            work.state.fresh = true;
+            work.state.moved = false;
+            work.state.marked = false;
+            work.state.has_targets = false;
+            work.state.len = batch.tokens.range(row).len();
+            for (index, (at, _)) in work.state.columns.iter_mut().enumerate() {
+                *at = if index < batch.columns.len() { At::Input } else { At::Absent };
+            }
+            work.state.spans.clear();
+            while next_span < spans.row.len() && spans.row[next_span] == row as i64 {
+                let (start, end) = (spans.start[next_span] as usize, spans.end[next_span] as usize);
+                work.state.spans.push(Span { start, end, origin: next_span });
+                next_span += 1;
+            }
+            self.pipeline.run(batch.ids[row], &self.keys, &mut work)?;
+        }
+        Ok(work.out)
+    }
+
+    /// The fill and the width of a column.
+    fn column(&self, index: usize) -> ([u8; 8], usize) {
+        if self.labels == Some(index) {
+            let mut fill = [0; 8];
+            fill[..4].copy_from_slice(&IGNORE_INDEX.to_ne_bytes());
+            return (fill, 4);
+        }
+        let column = &self.batch.columns[index];
+        (column.fill, column.width)
+    }
+}
+
+/// A row on its way through the steps.
+#[derive(Debug, Clone, Default)]
+struct State {
+    /// Whether the row is still the input's.
+    fresh: bool,
+    len: usize,
+    tokens: Vec<u32>,
+    /// Whether `source` counts; if not, every token stands where it stood.
+    moved: bool,
+    source: Vec<i32>,
+    /// Whether `edited` counts; if not, no token was chosen.
+    marked: bool,
+    edited: Vec<u8>,
+    columns: Vec<(At, Vec<u8>)>,
+    spans: Vec<Span>,
+    has_targets: bool,
+    targets: Strand,
+    target_columns: Vec<Vec<u8>>,
+}
+
+/// Where the values of a column are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    /// In the batch: nothing moved yet.
+    Input,
+    /// In the state.
+    State,
+    /// Nowhere: every value is the fill.
+    Absent,
+}
+
+impl State {
+    fn new(columns: usize) -> Self {
+        State {
+            columns: (0..columns).map(|_| (At::Absent, Vec::new())).collect(),
+            target_columns: vec![Vec::new(); columns],
+            ..State::default()
+        }
+    }
+
+    /// The row's values of a column; nothing where it is absent.
+    fn column<'s>(&'s self, shape: &'s Shape<'_>, row: usize, index: usize) -> &'s [u8] {
+        let width = shape.column(index).1;
+        match &self.columns[index] {
+            (At::Absent, _) => &[],
+            (At::State, values) => &values[..self.len * width],
+            (At::Input, _) => {
+                let range = shape.batch.tokens.range(row);
+                &shape.batch.columns[index].bytes[range.start * width..range.end * width]
+            }
+        }
+    }
+}
+
+struct Worker<'a> {
+    shape: &'a Shape<'a>,
+    row: usize,
+    state: State,
+    plan: Plan,
+    draw: Draw,
+    mask: Vec<u8>,
+    spare: Vec<u8>,
+    spare_source: Vec<i32>,
+    span_scratch: SpanScratch,
+    out: TokensOut,
+}
+
+impl Work for Worker<'_> {
+    type Saved = State;
+
+    fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()> {
+        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, span_scratch, out } = self;
+        let (shape, row) = (*shape, *row);
+        let node = &shape.nodes[leaf];
+        let stats = &mut out.stats[leaf];
+        let tokens = if state.fresh { shape.batch.tokens.row(row) } else { &state.tokens[..state.len] };
+        let tag = shape.batch.spans.map_or(&[][..], |spans| spans.tag);
+        let protected = shape.shields[leaf].mask(
+            state.len,
+            tokens,
+            |index| state.column(shape, row, index),
+            &state.spans,
+            tag,
+            mask,
+        );
+        draw.stream = crate::rng::Stream::new(key, shape.keys.epoch(), id);
+        plan.clear();
+        node.op
+            .plan(Row { tokens, protected }, draw, plan)
+            .map_err(|error| Error::invalid(format!("{} (row {row})", error.message())))?;
+        plan.count(state.len, stats);
+        move_spans(&mut state.spans, plan, node.spans, span_scratch, stats);
+
+        if node.op.targets() {
+            for index in 0..shape.columns {
+                let (fill, width) = shape.column(index);
+                let source = &plan.targets.source[..plan.targets.len];
+                gather(width, fill, state.column(shape, row, index), source, spare);
+                std::mem::swap(spare, &mut state.target_columns[index]);
+            }
+            std::mem::swap(&mut state.targets, &mut plan.targets);
+            let Strand { len, source, edited, .. } = &mut state.targets;
+            if state.marked {
+                for (edited, &s) in edited.iter_mut().zip(&source[..*len]) {
+                    *edited |= state.edited[..state.len].get(s as usize).copied().unwrap_or(0);
+                }
+            }
+            if state.moved {
+                source[..*len].iter_mut().for_each(|s| *s = follow(&state.source, *s));
+            }
+            state.has_targets = true;
+        }
+        if let Some(source) = plan.source() {
+            let from = match node.op.inherits() {
+                true => inherited(source, spare_source),
+                false => source,
+            };
+            for index in 0..shape.columns {
+                if state.columns[index].0 != At::Absent {
+                    let (fill, width) = shape.column(index);
+                    gather(width, fill, state.column(shape, row, index), from, spare);
+                    let (at, values) = &mut state.columns[index];
+                    *at = At::State;
+                    std::mem::swap(values, spare);
+                }
+            }
+        }
+        if shape.call.return_source {
+            let old = state.marked.then(|| &state.edited[..state.len]);
+            if let Some(source) = plan.source() {
+                if old.is_some() {
+                    let edited = room(spare, source.len());
+                    for (j, (edited, &s)) in edited.iter_mut().zip(source).enumerate() {
+                        let before = old.and_then(|old| old.get(s as usize)).copied().unwrap_or(0);
+                        *edited = before | plan.edited().map_or(0, |new| new[j]);
+                    }
+                    std::mem::swap(&mut state.edited, spare);
+                } else if plan.marked {
+                    std::mem::swap(&mut state.edited, &mut plan.out.edited);
+                    state.marked = true;
+                }
+                if state.moved {
+                    let composed = room(spare_source, plan.out.len);
+                    for (composed, &s) in composed.iter_mut().zip(&plan.out.source[..plan.out.len]) {
+                        *composed = follow(&state.source, s);
+                    }
+                    std::mem::swap(&mut state.source, spare_source);
+                } else {
+                    std::mem::swap(&mut state.source, &mut plan.out.source);
+                    state.moved = true;
+                }
+            } else if plan.marked {
+                if state.marked {
+                    for (edited, &new) in state.edited.iter_mut().zip(&plan.out.edited[..plan.out.len]) {
+                        *edited |= new;
+                    }
+                } else {
+                    std::mem::swap(&mut state.edited, &mut plan.out.edited);
+                    state.marked = true;
+                }
+            }
+        }
+        std::mem::swap(&mut state.tokens, &mut plan.out.tokens);
+        state.len = plan.out.len;
+        state.fresh = false;
+        if let Some(index) = shape.labels.filter(|_| node.op.labels()) {
+            let (at, values) = &mut state.columns[index];
+            *at = At::State;
+            let values = room(values, 4 * state.len).as_chunks_mut::<4>().0;
+            for (value, label) in values.iter_mut().zip(&plan.labels) {
+                *value = label.to_ne_bytes();
+            }
+        }
+        Ok(())
+    }
+
+    fn save(&self) -> State {
+        self.state.clone()
+    }
+
+    fn restore(&mut self, saved: &State) {
+        self.state.clone_from(saved);
+    }
+
+    fn emit(&mut self, lineage: Lineage) {
+        let Worker { shape, row, state, out, .. } = self;
+        let (shape, row) = (*shape, *row);
+        let n = state.len;
+        let tokens = if state.fresh { shape.batch.tokens.row(row) } else { &state.tokens[..n] };
+        out.tokens.extend_from_slice(tokens);
+        if let Some(offsets) = &mut out.offsets {
+            offsets.push(out.tokens.len() as i64);
+        }
+        for (index, all) in &mut out.columns {
+            match state.columns[*index].0 {
+                At::Absent => {
+                    let (fill, width) = shape.column(*index);
+                    (0..n).for_each(|_| all.extend_from_slice(&fill[..width]));
+                }
+                _ => all.extend_from_slice(state.column(shape, row, *index)),
+            }
+        }
+        if let Some(all) = &mut out.source {
+            match state.moved {
+                true => all.extend_from_slice(&state.source[..n]),
+                false => all.extend(0..n as i32),
+            }
+        }
+        if let Some(all) = &mut out.edited {
+            match state.marked {
+                true => all.extend_from_slice(&state.edited[..n]),
+                false => all.resize(all.len() + n, 0),
+            }
+        }
+        if let Some(all) = &mut out.spans {
+            all.push(out.rows, &state.spans);
+        }
+        if let Some(all) = &mut out.targets {
+            let n = if state.has_targets { state.targets.len } else { 0 };
+            all.tokens.extend_from_slice(&state.targets.tokens[..n]);
+            all.offsets.push(all.tokens.len() as i64);
+            for (index, all) in &mut all.columns {
+                all.extend_from_slice(&state.target_columns[*index][..n * shape.column(*index).1]);
+            }
+            if let Some(all) = &mut all.source {
+                all.extend_from_slice(&state.targets.source[..n]);
+            }
+            if let Some(all) = &mut all.edited {
+                all.extend_from_slice(&state.targets.edited[..n]);
+            }
+        }
+        if let Some(all) = &mut out.lineage {
+            all.push(row, lineage);
+        }
+        out.rows += 1;
+    }
+}
+
+/// The source of a source; a token that came from nowhere still does.
+#[inline(always)]
+fn follow(source: &[i32], s: i32) -> i32 {
+    source.get(s as usize).copied().unwrap_or(-1)
+}
+
+/// A source map in which a token from nowhere has the source of its left neighbour, or at the start its right one's.
+fn inherited<'s>(source: &[i32], buffer: &'s mut Vec<i32>) -> &'s [i32] {
+    let out = room(buffer, source.len());
+    let mut last = source.iter().copied().find(|&s| s >= 0).unwrap_or(-1);
+    for (out, &s) in out.iter_mut().zip(source) {
+        last = if s >= 0 { s } else { last };
+        *out = last;
+    }
+    out
+}
+
+/// Values in the order of a source map, with the fill where a token comes from nowhere or where there are no values.
+fn gather(width: usize, fill: [u8; 8], from: &[u8], source: &[i32], out: &mut Vec<u8>) {
+    fn wide<const N: usize>(fill: [u8; 8], from: &[u8], source: &[i32], out: &mut Vec<u8>) {
+        let mut value = [0; N];
+        value.copy_from_slice(&fill[..N]);
+        let from = from.as_chunks::<N>().0;
+        for (out, &s) in room(out, N * source.len()).as_chunks_mut::<N>().0.iter_mut().zip(source) {
+            // A source of -1 is out of every bound.
+            *out = from.get(s as usize).copied().unwrap_or(value);
+        }
+    }
+    match width {
+        1 => wide::<1>(fill, from, source, out),
+        2 => wide::<2>(fill, from, source, out),
+        4 => wide::<4>(fill, from, source, out),
+        _ => wide::<8>(fill, from, source, out),
+    }
+}
+
+fn append<T: Copy>(all: &mut Option<Vec<T>>, more: Option<Vec<T>>) {
+    if let (Some(all), Some(more)) = (all, more) {
+        all.extend_from_slice(&more);
+    }
+}
+
+pub(super) fn append_offsets(all: &mut Option<Vec<i64>>, more: Option<Vec<i64>>) {
+    if let (Some(all), Some(more)) = (all, more) {
+        let base = all[all.len() - 1];
+        all.extend(more[1..].iter().map(|offset| base + offset));
+    }
+}
+
+fn append_columns(all: &mut [(usize, Vec<u8>)], more: &[(usize, Vec<u8>)]) {
+    for ((_, all), (_, more)) in all.iter_mut().zip(more) {
+        all.extend_from_slice(more);
+    }
+}
