@@ -59,10 +59,11 @@ pub fn map_rows<R: Send>(offsets: &[i64], grain: usize, work: impl Fn(Range<usiz
     }
     let mut cuts = vec![0];
     let mut next = grain;
-    for row in 1..rows {
-        if offsets[row] as usize + row >= next {
+    for (row, &offset) in offsets.iter().enumerate().take(rows).skip(1) {
+        let weight = offset as usize + row;
+        if weight >= next {
             cuts.push(row);
-            next = offsets[row] as usize + row + grain;
+            next = weight + grain;
         }
     }
     cuts.push(rows);
