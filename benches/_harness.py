@@ -40,6 +40,7 @@ from typing import Any
 import numpy as np
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from quote import duration, goal_text, quantity
 from variegate import _core
 
 RESULTS = Path(__file__).parent / "results"
@@ -240,24 +241,3 @@ def table(lines: list[dict[str, Any]]) -> list[str]:
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def goal_text(key: str, goal: float) -> str:
-    """One goal as text."""
-    return {"rate": f">= {quantity(goal)}/s", "ratio": f">= {goal:g}x", "best": f"<= {duration(goal)}"}[key]
-
-
-def quantity(value: float) -> str:
-    """A count with three digits and a unit prefix."""
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{prefix}"
-    return f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for size, unit in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} us"
