@@ -1,1 +1,345 @@
-//! To come.
+//! Template grammars: texts with named alternatives, drawn values and computed answers, counted exactly.
+//!
+//! ```text
+//! task = ({intro} )?{a=int 2..99}, {b=int 2..99}: {ask} <answer>{=a+b}</answer>
+//! ask  = what is {a} plus {b}? :: 3 | add {b} to {a}.
+//! ```
+//!
+//! [`Grammar::compile`] parses ([`parse`]), checks and unfolds ([`compile`]) the text into a graph of sums and products, and one
+//! walk over that graph ([`walk`]) serves every way to choose: the k-th derivation by mixed radix, a weighted draw by
+//! alias tables, a uniform one by a rank, and draws without replacement by a permutation of all ranks ([`permute`]).
+//!
+//! Draw `k` of a seed reads the words of its own Philox stream, `Stream::new(op_key(Templates, seed, name, 0), 0, k)`,
+//! lane 0, in the order of the text: for a choice of `n` one word below `n`, and with unequal weights a second below
+//! their sum to pick between the column and its alias; for a value one word below the number of values, two where
+//! 32 bits do not hold it. A uniform draw is one rank below the count. So a draw never depends on how many there are.
+
+mod compile;
+mod expr;
+mod parse;
+mod permute;
+mod walk;
+
+pub use expr::Type;
+pub use num_bigint::BigUint;
+pub use walk::{Column, Expanded, SpanBuf};
+
+use sha2::{Digest, Sha256};
+
+use self::compile::Program;
+use self::expr::Fault;
+use self::parse::fault;
+use self::permute::Permutation;
+use self::walk::{Decide, Draw, Find, FindBig, Walker};
+use crate::error::{Error, Result};
+use crate::par;
+use crate::rng::{Domain, Stream, Words, mix64, op_key};
+
+/// The longest source of a grammar, in bytes.
+const MAX_SOURCE: usize = 1 << 26;
+/// How many rows a thread draws at a time.
+const GRAIN: usize = 8192;
+
+/// A checked and compiled grammar.
+#[derive(Debug)]
+pub struct Grammar {
+    source: String,
+    canonical: String,
+    start: String,
+    program: Program,
+}
+
+/// A binding that some derivation draws.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Binding {
+    /// Its name.
+    pub name: String,
+    /// What it holds: integers or strings.
+    pub of: Type,
+    /// Whether every derivation draws it.
+    pub always: bool,
+}
+
+/// How derivations are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Law {
+    /// Each choice by its weights.
+    Weights,
+    /// All derivations alike.
+    Uniform,
+}
+
+/// What [`Grammar::sample`] draws.
+#[derive(Debug, Clone, Copy)]
+pub struct Sampling<'a> {
+    /// The seed of the job.
+    pub seed: u64,
+    /// What keeps two grammars of one seed apart.
+    pub name: &'a str,
+    /// How many rows.
+    pub rows: usize,
+    /// Row `i` is draw `shard.0 + i * shard.1`.
+    pub shard: (u64, u64),
+    /// How each is drawn.
+    pub law: Law,
+    /// Whether a derivation may be drawn twice.
+    pub replace: bool,
+}
+
+/// What [`Grammar::sample`] returns.
+#[derive(Debug)]
+pub struct Sample {
+    /// Texts, spans, bindings.
+    pub expanded: Expanded,
+    /// The draw of each row.
+    pub draws: Vec<u64>,
+    /// The 64-bit identity of each row: a function of seed, name and draw.
+    pub ids: Vec<u64>,
+    /// The index of each row's derivation, where 64 bits hold every index.
+    pub indices: Option<Vec<u64>>,
+}
+
+impl Grammar {
+    /// Compiles the grammar `source`, which begins with the rule `start`, or with its first.
+    ///
+    /// # Errors
+    /// Syntax errors with their position, and every mistake that [`compile`] names. Cost: linear in the source, times
+    /// what bounded recursion unfolds to.
+    pub fn compile(source: &str, start: Option<&str>) -> Result<Self> {
+        if source.len() > MAX_SOURCE {
+            return Err(Error::invalid(format!("a grammar can have {MAX_SOURCE} bytes; this has {}", source.len())));
+        }
+        let mut rules = parse::parse(source)?;
+        let program = compile::compile(source, &rules, start)?;
+        if let Some(i) = start.and_then(|start| rules.iter().position(|rule| rule.name == start)) {
+            rules[..=i].rotate_right(1);
+        }
+        let canonical = parse::canonical(&rules);
+        Ok(Grammar { source: source.to_owned(), canonical, start: rules[0].name.clone(), program })
+    }
+
+    /// The rule that derivations begin with.
+    pub fn start(&self) -> &str {
+        &self.start
+    }
+
+    /// The grammar in one way of writing it: the start first, a line a rule, no comments. It compiles to the same.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// SHA-256 of [`canonical`](Self::canonical), in hexadecimal.
+    pub fn fingerprint(&self) -> String {
+        Sha256::digest(self.canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// How many derivations there are, exactly. Two derivations may give the same text.
+    pub fn count(&self) -> &BigUint {
+        &self.program.count
+    }
+
+    /// Whether some alternatives weigh more than others.
+    pub fn weighted(&self) -> bool {
+        self.program.weighted
+    }
+
+    /// The bindings that become columns, in the order of the source.
+    pub fn bindings(&self) -> impl Iterator<Item = Binding> {
+        let drawn = self.program.slots.iter().filter(|slot| slot.drawn);
+        drawn.map(|slot| Binding { name: slot.name.clone(), of: slot.of, always: slot.always })
+    }
+
+    /// What the values of a string column index.
+    pub fn strings(&self) -> &[String] {
+        &self.program.strings
+    }
+
+    /// What the tags of spans index.
+    pub fn tags(&self) -> &[String] {
+        &self.program.tags
+    }
+
+    /// The derivation `index` as one row.
+    ///
+    /// Derivations are in the order of the text, the last part turning fastest; an optional group is left out first.
+    ///
+    /// # Errors
+    /// An index that is not below [`count`](Self::count); a computed slot without a value.
+    pub fn nth(&self, index: &BigUint) -> Result<Expanded> {
+        if *index >= self.program.count {
+            let count = &self.program.count;
+            return Err(Error::invalid(format!("nth: the index must be below count() = {count} (it is {index})")));
+        }
+        let what = || format!("derivation {index}");
+        match u64::try_from(index) {
+            Ok(index) if self.program.big.is_none() => {
+                let mut walker = Walker::new(&self.program, 1);
+                self.expand(&mut walker, &mut Find, index, &what)?;
+                Ok(walker.out)
+            }
+            _ => {
+                let mut walker = Walker::new(&self.program, 1);
+                self.expand(&mut walker, &mut FindBig, index.clone(), &what)?;
+                Ok(walker.out)
+            }
+        }
+    }
+
+    /// Draws rows, in parallel; the first of a longer sample are the shorter one.
+    ///
+    /// # Errors
+    /// A shard that does not exist; without replacement a weighted law, more rows than derivations, or more than 2^128
+    /// derivations; a computed slot without a value, named with its draw.
+    pub fn sample(&self, how: &Sampling<'_>) -> Result<Sample> {
+        let (shard, shards) = how.shard;
+        if shard >= shards {
+            return Err(Error::invalid(format!("shard must be (r, R) with r below R (it is ({shard}, {shards}))")));
+        }
+        let needed =
+            how.rows.checked_sub(1).map_or(0, |last| last as u128 * u128::from(shards) + u128::from(shard) + 1);
+        if needed > u128::from(u64::MAX) {
+            return Err(Error::invalid(format!("n = {} is too many for shard ({shard}, {shards})", how.rows)));
+        }
+        let source = self.source(how, needed)?;
+        let key = op_key(Domain::Templates, how.seed, how.name, 0);
+        let draw = |row: usize| shard + shards * row as u64;
+        let grain = if par::threads() == 1 { how.rows.max(1) } else { GRAIN };
+        let parts = par::map_tasks(how.rows.div_ceil(grain), |task| {
+            let rows = task * grain..how.rows.min((task + 1) * grain);
+            self.draw_rows(&source, key, rows.map(draw))
+        });
+        let mut parts = parts.into_iter();
+        let (mut expanded, mut indices) =
+            parts.next().unwrap_or_else(|| self.draw_rows(&source, key, std::iter::empty()))?;
+        for part in parts {
+            let (more, more_indices) = part?;
+            expanded.append(more);
+            indices.extend(more_indices);
+        }
+        let draws: Vec<u64> = (0..how.rows).map(draw).collect();
+        let ids = draws.iter().map(|&k| mix64(&[key, k])).collect();
+        Ok(Sample { expanded, draws, ids, indices: self.program.big.is_none().then_some(indices) })
+    }
+
+    fn source(&self, how: &Sampling<'_>, needed: u128) -> Result<Source> {
+        if how.replace {
+            return Ok(if how.law == Law::Weights { Source::Weights } else { Source::Uniform });
+        }
+        if how.law == Law::Weights && self.program.weighted {
+            return Err(Error::invalid(
+                "replace=False draws all derivations alike, but the grammar has weights: pass law=\"uniform\" to ignore them",
+            ));
+        }
+        let count = &self.program.count;
+        let Ok(last) = u128::try_from(count - 1u8) else {
+            return Err(Error::invalid(format!(
+                "replace=False takes grammars of up to 2^128 derivations, this has {count}: with so many, pass replace=True"
+            )));
+        };
+        if needed.checked_sub(1).is_some_and(|k| k > last) {
+            return Err(Error::invalid(format!(
+                "replace=False: n = {} in shard ({}, {}) needs {needed} derivations, the grammar has {count}",
+                how.rows, how.shard.0, how.shard.1
+            )));
+        }
+        Ok(Source::Permuted(Permutation::new(op_key(Domain::Templates, how.seed, how.name, 1), last)))
+    }
+
+    fn draw_rows(
+        &self,
+        source: &Source,
+        key: u64,
+        draws: impl ExactSizeIterator<Item = u64>,
+    ) -> Result<(Expanded, Vec<u64>)> {
+        let words = |k: u64| Stream::new(key, 0, k).words(0);
+        let mut indices = Vec::with_capacity(if self.program.big.is_none() { draws.len() } else { 0 });
+        let count = u64::try_from(&self.program.count).ok();
+        let expanded = match (source, count) {
+            (Source::Weights, _) => {
+                let mut walker = Walker::new(&self.program, draws.len());
+                for k in draws {
+                    let mut decide = Draw { words: words(k), rank: 0 };
+                    self.expand(&mut walker, &mut decide, 1, &|| format!("draw {k}"))?;
+                    if count.is_some() {
+                        indices.push(decide.rank);
+                    }
+                }
+                walker.out
+            }
+            (_, Some(count)) => {
+                let mut walker = Walker::new(&self.program, draws.len());
+                for k in draws {
+                    let index = match source {
+                        Source::Permuted(permutation) => permutation.at(u128::from(k)) as u64,
+                        _ => words(k).below_u64(count),
+                    };
+                    self.expand(&mut walker, &mut Find, index, &|| format!("draw {k}, derivation {index}"))?;
+                    indices.push(index);
+                }
+                walker.out
+            }
+            (_, None) => {
+                let mut walker = Walker::new(&self.program, draws.len());
+                for k in draws {
+                    let index = match source {
+                        Source::Permuted(permutation) => BigUint::from(permutation.at(u128::from(k))),
+                        _ => below(&mut words(k), &self.program.count),
+                    };
+                    let what = || format!("draw {k}, derivation {index}");
+                    self.expand(&mut walker, &mut FindBig, index.clone(), &what)?;
+                }
+                walker.out
+            }
+        };
+        Ok((expanded, indices))
+    }
+
+    #[inline]
+    fn expand<D: Decide>(
+        &self,
+        walker: &mut Walker<'_, D>,
+        decide: &mut D,
+        number: D::Number,
+        what: &impl Fn() -> String,
+    ) -> Result<()> {
+        walker.expand(decide, number).map_err(|(Fault { at, what: why }, code)| {
+            let (code, text) = &self.program.codes[code as usize];
+            let mut values: Vec<String> = Vec::new();
+            code.slots(&mut |slot| {
+                let value = format!("{} = {}", self.program.slots[slot].name, walker.value(slot));
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            });
+            let with = if values.is_empty() { String::new() } else { format!(" with {}", values.join(", ")) };
+            fault(&self.source, at, format!("{why} in {{={text}}}{with} ({})", what()))
+        })
+    }
+}
+
+/// Where derivations come from.
+enum Source {
+    Weights,
+    Uniform,
+    Permuted(Permutation),
+}
+
+/// A uniform number below `n`, exactly: as many words as `n` has, low first, the top one masked, until it is below.
+fn below(words: &mut Words, n: &BigUint) -> BigUint {
+    let bits = (n - 1u8).bits();
+    let len = bits.div_ceil(32) as usize;
+    let mask = u32::MAX >> ((32 - bits % 32) % 32);
+    loop {
+        let mut digits: Vec<u32> = (0..len).map(|_| words.next_word()).collect();
+        if let Some(top) = digits.last_mut() {
+            *top &= mask;
+        }
+        let number = BigUint::new(digits);
+        if number < *n {
+            return number;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,340 @@
+"""Grammars through Python: derivations and draws against brute force, exact probabilities, refusals by their words."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import pickle
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import variegate as vg
+from variegate.errors import InvalidInput
+from variegate.templates import Derivation, Grammar, Span
+
+ROOT = Path(__file__).parents[1]
+VECTORS = json.loads((ROOT / "tests/vectors/templates.json").read_text())
+CASES = [pytest.param(case, id=case["name"]) for case in VECTORS["cases"]]
+
+SUM = """
+task = what is {a=int 2..99} plus {b=int 2..99}? <answer>{=a+b}</answer>
+"""
+CHAPTER = """
+task     = ({intro} )?{a=int 2..99}, {b=int 2..99}: {ask} <answer>{=a+b}</answer>
+ask      = what is {a} plus {b}? :: 3 | add {b} to {a}.
+intro    = {name} has two {thing}. | Now you.
+name     = Anna | Ben
+thing    = apples | mice
+"""
+HUGE = "x = " + "".join(f"{{x{i}=choice 0, 1, 2, 3, 4, 5, 6, 7, 8, 9}}" for i in range(100))
+
+
+def refusal(call) -> InvalidInput:
+    with pytest.raises(InvalidInput) as caught:
+        call()
+    return caught.value
+
+
+def chi_square(counts: np.ndarray, probabilities: list[Fraction]) -> float:
+    expected = np.array([float(p) for p in probabilities]) * counts.sum()
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def limit(degrees: int) -> float:
+    """About the 1e-6 quantile of chi-square (Wilson and Hilferty)."""
+    z = 4.7534
+    return degrees * (1 - 2 / (9 * degrees) + z * (2 / (9 * degrees)) ** 0.5) ** 3
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_derivation_is_the_oracles(case):
+    g = Grammar(case["source"], name=case["name"])
+    assert g.count() == len(case["derivations"])
+    for index, (text, spans, bindings) in enumerate(case["derivations"]):
+        expected = Derivation(text, tuple(Span(*span) for span in spans), bindings, index)
+        assert g.nth(index) == expected
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_draw_is_the_oracles(case):
+    g = Grammar(case["source"], name=case["name"])
+    for draw in case["draws"]:
+        s = g.sample(len(draw["indices"]), seed=draw["seed"], law=draw["law"], replace=draw["replace"])
+        assert s.rows["_index"].tolist() == draw["indices"]
+        assert s.ids.tolist() == draw["ids"]
+        assert s.texts == [case["derivations"][index][0] for index in draw["indices"]]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_weighted_draws_have_the_exact_probabilities(case):
+    probabilities = [Fraction(p) for p in case["probabilities"]]
+    assert sum(probabilities) == 1
+    if len(probabilities) == 1:
+        return
+    n = 200_000
+    counts = np.bincount(Grammar(case["source"]).sample(n, seed=5).rows["_index"], minlength=len(probabilities))
+    assert min(probabilities) * n >= 5
+    assert chi_square(counts, probabilities) < limit(len(probabilities) - 1)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_uniform_draws_have_equal_probabilities(case):
+    size = len(case["derivations"])
+    if size == 1:
+        return
+    counts = np.bincount(Grammar(case["source"]).sample(200_000, seed=6, law="uniform").rows["_index"], minlength=size)
+    assert chi_square(counts, [Fraction(1, size)] * size) < limit(size - 1)
+
+
+def test_the_sum_grammar_counts_and_answers():
+    g = Grammar(SUM)
+    assert g.count() == 9604
+    s = g.sample(10_000, seed=1)
+    for text in s.texts:
+        a, b, answer = re.fullmatch(r"what is (\d+) plus (\d+)\? (\d+)", text).groups()
+        assert int(a) + int(b) == int(answer)
+    assert s.spans.row.tolist() == list(range(10_000))
+    raw = s.data.tobytes()
+    for row, start, end, tag in s.spans.to_list():
+        base = s.offsets[row]
+        assert tag == "answer"
+        assert int(raw[base + start : base + end]) == s.rows["a"][row] + s.rows["b"][row]
+
+
+def test_rows_spans_and_ids_have_their_types():
+    s = Grammar("x = é{a=int 1..3}({w=choice p, q})? <t>{a}</t>").sample(50, seed=3)
+    assert isinstance(s, vg.TextBatch)
+    assert s.rows["a"].dtype == np.int64
+    assert s.rows["w"].dtype == object
+    assert set(s.rows["w"]) == {"p", "q", None}
+    assert s.rows["_k"].dtype == s.rows["_index"].dtype == s.ids.dtype == np.uint64
+    assert s.rows["_k"].tolist() == list(range(50))
+    assert len(set(s.ids.tolist())) == 50
+    for text, row, start, end in zip(s.texts, s.spans.row, s.spans.start, s.spans.end, strict=True):
+        assert text.encode()[start:end].decode() == str(s.rows["a"][row])
+    assert list(Grammar("x = {a=int 1..3}{w=choice p, q}").bindings.items()) == [("a", int), ("w", str)]
+    optional = Grammar("x = ({a=int 1..3})?").sample(50, seed=3).rows["a"]
+    assert optional.dtype == object
+    assert set(optional) == {1, 2, 3, None}
+    without = Grammar("x = y").sample(2, seed=0)
+    assert without.spans is None
+    assert set(without.rows) == {"_k", "_index"}
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"law": "uniform"}, {"law": "uniform", "replace": False}])
+def test_a_draw_depends_on_nothing_but_its_number(kwargs):
+    g = Grammar(CHAPTER)
+    whole = g.sample(20_001, seed=9, **kwargs)
+    assert g.sample(5, seed=9, **kwargs).equals(whole[:5])
+    assert g.sample(0, seed=9, **kwargs).equals(whole[:0])
+    threads = vg.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            vg.set_num_threads(n)
+            assert g.sample(20_001, seed=9, **kwargs).equals(whole)
+    finally:
+        vg.set_num_threads(threads)
+    parts = [g.sample(len(range(r, 20_001, 4)), seed=9, shard=(r, 4), **kwargs) for r in range(4)]
+    for r, part in enumerate(parts):
+        assert part.equals(whole.take(np.arange(r, 20_001, 4)))
+    assert g.sample(20_001, seed=10, **kwargs).texts != whole.texts
+    assert Grammar(CHAPTER, name="other").sample(20_001, seed=9, **kwargs).texts != whole.texts
+
+
+def test_without_replacement_no_derivation_comes_twice():
+    g = Grammar(SUM)
+    indices = np.concatenate([g.sample(2401, seed=2, replace=False, shard=(r, 4)).rows["_index"] for r in range(4)])
+    assert np.array_equal(np.sort(indices), np.arange(9604))
+    assert not np.array_equal(indices, np.arange(9604))
+    wide = Grammar("x = {a=int 0..999999} {b=int 0..999999} {c=int 0..9999}")
+    assert wide.count() == 10**16
+    drawn = wide.sample(200_000, seed=2, replace=False).rows["_index"]
+    assert len(np.unique(drawn)) == 200_000
+    assert abs(drawn.astype(float).mean() / 1e16 - 0.5) < 0.005
+
+
+def test_counts_and_indices_are_exact_beyond_64_bits():
+    g = Grammar(HUGE)
+    assert g.count() == 10**100
+    index = 31415926535897932384626433832795028841971 * 10**50 + 7
+    found = g.nth(index)
+    assert found.text == f"{index:0100}"
+    assert found.index == index
+    s = g.sample(1000, seed=1, law="uniform")
+    assert "_index" not in s.rows
+    assert len(set(s.texts)) == 1000
+    digits = np.bincount(s.data - ord("0"), minlength=10)
+    assert chi_square(digits, [Fraction(1, 10)] * 10) < limit(9)
+    assert Grammar("x = {a=int 0..4294967295}{b=int 0..4294967295}").count() == 2**64
+    assert "_index" not in Grammar("x = {a=int 0..4294967295}{b=int 0..4294967295}").sample(1, seed=0).rows
+
+
+def test_five_thousand_rules_compile():
+    lines = [f"r{i} = w{i} {{r{i + 1}}} | v{i} {{r{i + 1}}}" for i in range(5000)]
+    assert Grammar("\n".join([*lines, "r5000 = end"])).count() == 2**5000
+
+
+def test_a_grammar_travels():
+    g = Grammar(CHAPTER, name="mine")
+    for again in (pickle.loads(pickle.dumps(g)), eval(repr(g)), Grammar(g.canonical, name="mine")):
+        assert again == g
+        assert hash(again) == hash(g)
+        assert again.sample(100, seed=4).equals(g.sample(100, seed=4))
+    assert repr(Grammar("a = b\nc = d", start="c")) == r"Grammar('a = b\nc = d', start='c')"
+    assert g != Grammar(CHAPTER)
+    assert g != 3
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(_sample_texts, (g,)) == g.sample(20_000, seed=1).texts
+
+
+def _sample_texts(g: Grammar) -> list[str]:
+    return g.sample(20_000, seed=1).texts
+
+
+def test_the_fingerprint_is_of_the_meaning():
+    g = Grammar("x = a b | {c=int 1..2}\ny = z")
+    assert g.fingerprint == hashlib.sha256(g.canonical.encode()).hexdigest()
+    assert Grammar("# words\nx = a b\n  | { c = int 1 .. 2 step 1 } # more\n\ny = z").fingerprint == g.fingerprint
+    assert Grammar("x = a b | {c=int 1..3}\ny = z").fingerprint != g.fingerprint
+    assert Grammar("x = a b | {c=int 1..2}\ny = z", start="y").fingerprint != g.fingerprint
+    assert Grammar("y = z\nx = a b | {c=int 1..2}", start="x").fingerprint == g.fingerprint
+
+
+def test_the_start_can_be_chosen():
+    g = Grammar(CHAPTER, start="name")
+    assert (g.start, g.name, g.count()) == ("name", "name", 2)
+    assert Grammar(CHAPTER).name == "task"
+    assert (
+        str(refusal(lambda: Grammar(CHAPTER, start="nmae"))) == "start: there is no rule 'nmae' (did you mean 'name'?)"
+    )
+
+
+def test_errors_have_a_place_and_a_caret(tmp_path):
+    error = refusal(lambda: Grammar("task = hello {nmae}\nname = Anna"))
+    assert str(error) == (
+        "line 1, column 15: undefined rule 'nmae' (did you mean 'name'?)\n  task = hello {nmae}\n                ^"
+    )
+    assert (error.line, error.column) == (1, 15)
+    assert isinstance(error, ValueError)
+    path = tmp_path / "bad.grammar"
+    path.write_text("a = b\na = c\n")
+    error = refusal(lambda: Grammar.from_file(path))
+    assert str(error) == f"{path}: line 2, column 1: duplicate rule 'a': it is defined in line 1\n  a = c\n  ^"
+    assert (error.line, error.column) == (2, 1)
+    path.write_bytes(b"a = \xff")
+    assert str(refusal(lambda: Grammar.from_file(path))) == f"{path}: not UTF-8 (byte 4)"
+    path.write_bytes(b"\xef\xbb\xbfa = b\r\n")
+    assert Grammar.from_file(path).nth(0).text == "b"
+    with pytest.raises(FileNotFoundError):
+        Grammar.from_file(tmp_path / "none.grammar")
+
+
+def test_division_by_zero_names_its_place():
+    g = Grammar("x = {a=int 1..1}{b=int 0..1}{=a//b}")
+    assert g.nth(1).text == "111"
+    error = refusal(lambda: g.nth(0))
+    assert str(error).splitlines()[0] == (
+        "line 1, column 32: division by zero in {=a//b} with a = 1, b = 0 (derivation 0)"
+    )
+    error = refusal(lambda: g.sample(100, seed=1))
+    assert re.match(r"line 1, column 32: division by zero in \{=a//b\} with a = 1, b = 0 \(draw \d+\)\n", str(error))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda g: g.nth(-1), "nth: the index must not be below 0 (it is -1)"),
+        (lambda g: g.nth(9604), "nth: the index must be below count() = 9604 (it is 9604)"),
+        (lambda g: g.nth(1.5), "nth: the index must be an integer (it is 1.5)"),
+        (lambda g: g.sample(-1, seed=0), "n must be a number of rows, 0 or more (it is -1)"),
+        (lambda g: g.sample(1, seed=-1), "seed must be in [0, 2**64) (it is -1)"),
+        (lambda g: g.sample(1, seed=2**64), "seed must be in [0, 2**64) (it is 18446744073709551616)"),
+        (lambda g: g.sample(1, seed=True), "seed must be an integer (it is True)"),
+        (lambda g: g.sample(1, seed=0, law="zipf"), "law must be 'weights' or 'uniform' (it is 'zipf')"),
+        (lambda g: g.sample(1, seed=0, shard=(4, 4)), "shard must be (r, R) with 0 <= r < R (it is (4, 4))"),
+        (lambda g: g.sample(1, seed=0, shard=3), "shard must be (r, R), two integers (it is 3)"),
+        (
+            lambda g: g.sample(9605, seed=0, replace=False),
+            "replace=False: n = 9605 in shard (0, 1) needs 9605 derivations, the grammar has 9604",
+        ),
+        (
+            lambda _: Grammar(CHAPTER).sample(1, seed=0, replace=False),
+            'replace=False draws all derivations alike, but the grammar has weights: pass law="uniform" to ignore them',
+        ),
+        (
+            lambda _: Grammar(HUGE).sample(1, seed=0, replace=False),
+            f"replace=False takes grammars of up to 2^128 derivations, this has {10**100}: "
+            "with so many, pass replace=True",
+        ),
+        (lambda _: Grammar(b"a = b"), "text must be a str, not bytes: Grammar.from_file reads files"),
+        (lambda _: Grammar("a = \ud800"), "text must be valid Unicode (character 4 is a lone surrogate)"),
+        (lambda _: Grammar("# nothing"), "the grammar has no rule: write name = text"),
+    ],
+)
+def test_bad_arguments_are_refused_by_name(call, message):
+    assert str(refusal(lambda: call(Grammar(SUM)))) == message
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(st.binary(max_size=80))
+def test_any_file_compiles_or_is_refused(tmp_path_factory, raw):
+    path = tmp_path_factory.getbasetemp() / "any.grammar"
+    path.write_bytes(raw)
+    try:
+        g = Grammar.from_file(path)
+    except InvalidInput as error:
+        assert str(error).startswith(str(path))  # noqa: PT017
+    else:
+        assert g.count() >= 1
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=4))
+def test_mixed_radix_is_the_product_of_its_ranges(ranges):
+    slots = "".join(f"<t>{{x{i}=int {a}..{a + more} step {step}}}</t>," for i, (a, more, step) in enumerate(ranges))
+    g = Grammar(f"x = {slots}")
+    sizes = [len(range(a, a + more + 1, step)) for a, more, step in ranges]
+    assert g.count() == np.prod(sizes)
+    for index in range(0, g.count(), max(1, g.count() // 20)):
+        digits = np.unravel_index(index, sizes)
+        values = [a + int(d) * step for (a, _, step), d in zip(ranges, digits, strict=True)]
+        found = g.nth(index)
+        assert list(found.bindings.values()) == values
+        assert [int(found.text[span.start : span.end]) for span in found.spans] == values
+
+
+def arithmetic_answer(question: str) -> str:
+    """What the example grammar's question must be answered with, from the words alone."""
+    number = r"(-?\d+)"
+    for pattern, answer in [
+        (rf"{number} plus {number}", lambda a, b: a + b),
+        (rf"{number} minus {number}", lambda a, b: a - b),
+        (rf"{number} times {number}", lambda a, b: a * b),
+        (rf"{number} by {number}", lambda a, b: f"{a // b} remainder {a % b}"),
+        (rf"has {number} .* gives {number} of", lambda a, b: a - b),
+        (rf"has {number} .* each box lie {number} ", lambda a, b: a * b),
+        (rf"greater, {number} or {number}", max),
+    ]:
+        found = re.search(pattern, question)
+        if found:
+            return str(answer(*map(int, found.groups())))
+    raise AssertionError(question)
+
+
+def test_the_example_grammar_answers_truly():
+    s = Grammar.from_file(ROOT / "examples/grammars/arithmetic.grammar").sample(10_000, seed=8)
+    tags = dict.fromkeys(s.spans.tag)
+    assert {"question", "answer"} <= tags.keys()
+    parts: list[dict[str, str]] = [{} for _ in range(len(s))]
+    texts = [text.encode() for text in s.texts]
+    for row, start, end, tag in s.spans.to_list():
+        parts[row][tag] = texts[row][start:end].decode()
+    for part in parts:
+        assert part["answer"] == arithmetic_answer(part["question"]), part
