@@ -1,5 +1,6 @@
 //! The algorithms of Variegate, over ragged arrays of tokens and text. No Python and no file formats in here.
 
+pub mod collate;
 pub mod dedup;
 pub mod error;
 pub mod identity;
