@@ -4,6 +4,7 @@ pub mod collate;
 pub mod dedup;
 pub mod error;
 pub mod identity;
+pub mod jsonl;
 pub mod metrics;
 pub mod ops;
 pub mod pack;

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 mod batch;
 mod convert;
 mod dedup;
+mod identity;
 mod loader;
 mod metrics;
 mod ops;
@@ -17,6 +18,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     batch::register(module)?;
     dedup::register(module)?;
+    identity::register(module)?;
     loader::register(module)?;
     metrics::register(module)?;
     ops::register(module)?;

@@ -1,0 +1,93 @@
+"""The journal of a run: length and CRC framed JSON records, the only authority on what has been done.
+
+A frame is the length of its payload and the payload's CRC-32, both as four little-endian bytes, then the payload: a
+JSON object in UTF-8. The file starts with `MAGIC`. What comes after the last whole frame was never committed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from variegate.run._store import fsync_folder
+
+__all__ = ["MAGIC", "Journal", "replay"]
+
+MAGIC = b"variegate journal 1\n"
+_HEAD = struct.Struct("<II")
+MAX_RECORD = 1 << 28
+
+
+def frame(record: dict[str, Any]) -> bytes:
+    """One record as it stands in the file."""
+    payload = json.dumps(record, ensure_ascii=False, separators=(",", ":")).encode()
+    return _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+
+
+def replay(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The whole records of a journal's bytes, and how many bytes they and the magic take.
+
+    Reading stops at the first frame that is cut, fails its checksum, or is no JSON object; never raises. A file that
+    does not start with the magic has no records and takes no bytes.
+    """
+    if not data.startswith(MAGIC):
+        return [], 0
+    records: list[dict[str, Any]] = []
+    at = len(MAGIC)
+    while at + _HEAD.size <= len(data):
+        length, checksum = _HEAD.unpack_from(data, at)
+        payload = data[at + _HEAD.size : at + _HEAD.size + length]
+        if not 2 <= length <= MAX_RECORD or len(payload) < length or zlib.crc32(payload) != checksum:
+            break
+        try:
+            record = json.loads(payload)
+        except (ValueError, RecursionError):
+            break
+        if not isinstance(record, dict):
+            break
+        records.append(record)
+        at += _HEAD.size + length
+    return records, at
+
+
+class Journal:
+    """An open journal, ready to append; whatever was torn has been cut off.
+
+    Attributes:
+        records: The records found when it was opened, then those appended.
+        torn: Bytes that were cut off when it was opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        data = path.read_bytes() if path.exists() else b""
+        self.records, whole = replay(data)
+        self.torn = len(data) - whole
+        self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
+        if self.torn or not whole:
+            self._file.truncate(whole)
+            self._file.seek(whole)
+            if not whole:
+                _write_all(self._file, MAGIC)
+            os.fsync(self._file.fileno())
+            fsync_folder(path.parent)
+        self._file.seek(0, os.SEEK_END)
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds a record and returns when it is on disk."""
+        _write_all(self._file, frame(record))
+        os.fsync(self._file.fileno())
+        self.records.append(record)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
