@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import json
+import pickle
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +21,7 @@ from hypothesis import strategies as st
 import variegate as vg
 from strategies import text_batches, token_batches
 from variegate import ops
+from variegate.errors import InvalidInput
 
 PROTECT = ops.Protect(ids=(3,), columns=("special",), spans=("a",))
 TEXT_PROTECT = ops.Protect(spans=("a",))
@@ -261,3 +270,449 @@ def test_spans_follow_their_tokens(op, data, seed):
         mine = {j for j in range(b - a) if start <= source[j] < end}
         covered = {j for r, s, e, t in out.spans.to_list() if (r, t) == (row, tag) for j in range(s, e)}
         assert {j for j in covered if source[j] >= 0} == mine
+
+
+# Golden vectors ------------------------------------------------------------------------------------------------------
+
+VECTORS = Path(__file__).parent / "vectors"
+CASES = [
+    pytest.param(case, id=f"{file.stem}-{k}")
+    for file in sorted(VECTORS.glob("*.json"))
+    if file.stem in ("compose", *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower() for kind in KINDS))
+    for k, case in enumerate(json.loads(file.read_text()))
+]
+
+
+def lists(values: np.ndarray, offsets: np.ndarray) -> list[list[int]]:
+    return [values[a:b].astype(int).tolist() for a, b in itertools.pairwise(offsets)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_golden_vectors(case):
+    op = ops.from_spec(case["spec"])
+    call = {name: case[name] for name in ("seed", "epoch", "variant")}
+    ids, expected = np.array(case["ids"], np.uint64), case["out"]
+    if op.domain == "text":
+        out = op(vg.TextBatch.from_texts(case["texts"], ids=ids), return_source=True, **call)
+        assert out.texts == expected["texts"]
+        runs = zip(*(part.tolist() for part in out.edits), strict=True)
+        assert list(runs) == [(row, *edit) for row, edits in enumerate(expected["edits"]) for edit in edits]
+        return
+    batch = vg.TokenBatch.from_lists(
+        case["tokens"], ids=ids, columns={"special": np.array(list(itertools.chain(*case["special"])), np.uint8)}
+    )
+    out = op(batch, return_source=True, **call)
+    made: dict[str, Any] = {}
+    strands = {"out": out} if out.targets is None else {"out": out, "targets": out.targets}
+    for name, strand in strands.items():
+        columns = {"tokens": strand.tokens, "source": strand.source, "edited": strand.edited} | strand.columns
+        made[name] = {column: lists(values, strand.offsets) for column, values in columns.items()}
+    found = made["out"] | ({"targets": made["targets"]} if "targets" in made else {})
+    if "ids" in expected:
+        found |= {"ids": out.ids.tolist()} | {name: out.rows[name].tolist() for name in ("parent", "variant")}
+    assert found == expected
+
+
+def test_the_vectors_are_the_oracles():
+    run = subprocess.run([sys.executable, VECTORS / "generate_ops.py", "--check"], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "")
+
+
+# What each op promises -----------------------------------------------------------------------------------------------
+
+
+def rows_of(n: int, length: int, seed: int = 0) -> vg.TokenBatch:
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(10, 1000, n * length, np.uint32)
+    return vg.TokenBatch.from_arrays(
+        tokens, np.arange(n + 1) * length, ids=np.arange(n, dtype=np.uint64), rows={"n": np.arange(n)}
+    )
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1))
+def test_dropout_keeps_order_and_never_empties_a_row(batch, seed, rate):
+    out = ops.TokenDropout(rate=rate)(batch, seed=seed, return_source=True)
+    assert ((out.lengths > 0) == (batch.lengths > 0)).all()
+    for source in lists(out.source, out.offsets):
+        assert source == sorted(set(source))
+
+
+def test_retuning_the_rate_keeps_the_draws():
+    batch = rows_of(50, 100)
+    few_out, more_out = (ops.TokenDropout(rate=rate)(batch, seed=3, return_source=True) for rate in (0.1, 0.3))
+    for few_kept, more_kept in zip(
+        lists(few_out.source, few_out.offsets), lists(more_out.source, more_out.offsets), strict=True
+    ):
+        assert set(few_kept) > set(more_kept)
+
+
+def test_rates_are_what_they_say():
+    batch = rows_of(2000, 100)
+    n = len(batch.tokens)
+    out = ops.MaskedLM(mask_id=4, vocab_size=10)(batch, seed=1)
+    chosen = out.columns["labels"] != -100
+    assert (out.columns["labels"][chosen] == batch.tokens[chosen]).all()
+    kinds = Counter(np.where(out.tokens == 4, "mask", np.where(out.tokens < 10, "random", "same"))[chosen].tolist())
+    # Five standard deviations of each count; a random token is the mask token once in ten.
+    for share, count in ((0.15, chosen.sum()), (0.15 * 0.81, kinds["mask"]), (0.15 * 0.09, kinds["random"])):
+        assert abs(count - n * share) < 5 * np.sqrt(n * share * (1 - share))
+    assert (out.tokens[~chosen] == batch.tokens[~chosen]).all()
+    replaced = ops.TokenReplace(rate=0.2, weights=[0, 1, 3])(batch, seed=1)
+    ones, twos = int((replaced.tokens == 1).sum()), int((replaced.tokens == 2).sum())
+    assert abs(ones - n * 0.05) < 5 * np.sqrt(n * 0.05)
+    assert abs(twos - n * 0.15) < 5 * np.sqrt(n * 0.15)
+    swapped = ops.TokenSwap(rate=1.0)(batch, seed=1, return_source=True)
+    pairs = np.arange(100).reshape(-1, 2)[:, ::-1].ravel()
+    assert (swapped.source == np.tile(pairs, 2000)).all()
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1), st.floats(1, 5), st.booleans())
+def test_span_corruption_can_be_undone(batch, seed, density, mean, guarded):
+    """Putting each target span back in the place of its sentinel gives the row; the numbers are T5's."""
+    low = vg.TokenBatch.from_arrays(batch.tokens % 1000, batch.offsets, ids=batch.ids, columns=batch.columns)
+    protect = ops.Protect(columns=("special",)) if guarded else None
+    op = ops.SpanCorruption(
+        noise_density=density, mean_noise_span_length=mean, sentinel_id=5000, eos_id=9999, protect=protect
+    )
+    out = op(low, seed=seed, return_source=True)
+    for row, before in enumerate(low.to_lists()):
+        inputs, targets = out[row].to_lists()[0], out.targets[row].to_lists()[0]
+        assert inputs.pop() == targets.pop() == 9999
+        spans: dict[int, list[int]] = {}
+        for token in targets:
+            if 4000 < token <= 5000:
+                spans[token] = []
+            else:
+                spans[list(spans)[-1]].append(token)
+        assert list(spans) == [5000 - k for k in range(len(spans))]
+        rebuilt = [t for token in inputs for t in (spans[token] if 4000 < token <= 5000 else [token])]
+        assert rebuilt == before
+        n = len(before)
+        if not guarded and n > 1 and density > 0:
+            noise = min(max(int(np.rint(n * density)), 1), n - 1)
+            assert sum(map(len, spans.values())) == noise
+            assert len(spans) == min(max(int(np.rint(noise / mean)), 1), noise, n - noise)
+
+
+def test_span_corruption_cuts_uniformly():
+    """Eight tokens, four of them noise in two spans: 3 x 3 ways, all equally likely."""
+    batch = rows_of(18000, 8)
+    op = ops.SpanCorruption(noise_density=0.5, mean_noise_span_length=2.0, sentinel_id=5000)
+    out = op(batch, seed=1, return_source=True)
+    counts = Counter(map(tuple, lists(out.source, out.offsets)))
+    assert len(counts) == 9
+    chi = sum((count - 2000) ** 2 / 2000 for count in counts.values())
+    assert chi < 42.7  # the 1e-6 quantile for eight degrees of freedom
+
+
+def test_span_corruption_has_one_span_for_each_sentinel_at_most():
+    out = ops.SpanCorruption(sentinel_id=5000, num_sentinels=2)(rows_of(5, 500), seed=1)
+    assert all((row > 4000).sum() == 2 for row in np.array(out.to_lists()))
+    assert out.targets.lengths.tolist() == [77] * 5
+
+
+@given(token_batches(), SEEDS)
+def test_protected_tokens_stay(batch, seed):
+    shut = batch.columns["special"] | (batch.tokens == 3)
+    for row, start, end, tag in batch.spans.to_list():
+        shut[batch.offsets[row] :][start:end] |= tag == "a"
+    for op in (
+        ops.TokenDropout(rate=1.0, protect=PROTECT),
+        ops.TokenSwap(rate=1.0, protect=PROTECT),
+        ops.TokenReplace(rate=1.0, vocab_size=7, protect=PROTECT),
+        ops.MaskedLM(mlm_probability=1.0, protect=PROTECT, **MLM),
+        ops.SpanCorruption(noise_density=1.0, protect=PROTECT, **T5),
+        vg.Sometimes(vg.Compose([ops.TokenDropout(rate=1.0)]), p=1.0, protect=PROTECT),
+    ):
+        out = op(batch, seed=seed, return_source=True)
+        row = np.repeat(np.arange(len(out)), out.lengths)
+        at = np.where(out.source >= 0, batch.offsets[:-1][row] + out.source, -1)
+        assert np.isin(np.flatnonzero(shut), at).all()
+        assert not out.edited[np.isin(at, np.flatnonzero(shut))].any()
+
+
+@pytest.mark.parametrize("policy", ["drop", "forbid"])
+@given(st.data(), SEEDS)
+def test_spans_stay_whole_or_go(policy, data, seed):
+    batch = data.draw(token_batches())
+    for op in (
+        ops.TokenDropout(rate=0.5, spans=policy),
+        ops.TokenSwap(rate=0.5, spans=policy),
+        ops.TokenReplace(rate=0.5, vocab_size=2, spans=policy),
+        ops.SpanCorruption(noise_density=0.5, spans=policy, **T5),
+    ):
+        out = op(batch, seed=seed, return_source=True)
+        for row, start, end, _ in out.spans.to_list():
+            place = slice(out.offsets[row] + start, out.offsets[row] + end)
+            assert not out.edited[place].any()
+            assert (np.diff(out.source[place]) == 1).all()
+        gone = len(batch.spans.row) - len(out.spans.row)
+        (stats,) = out.stats.values()
+        assert stats["spans_dropped"] == gone
+        assert policy == "drop" or gone == 0
+
+
+@given(text_batches(), SEEDS, st.sampled_from(["qwerty", "qwertz", "azerty", "dvorak"]))
+def test_typos_touch_letters_that_stand_alone_and_keep_their_case(batch, seed, layout):
+    out = ops.KeyboardTypo(rate=0.7, layout=layout)(batch, seed=seed, return_source=True)
+    chosen = set()
+    for row, start, end, length in zip(*(part.tolist() for part in out.edits), strict=True):
+        assert (end, length) == (start + 1, 1)
+        chosen.add((row, start))
+    for row, (before, after) in enumerate(zip(batch.texts, out.texts, strict=True)):
+        old, new = before.encode(), after.encode()
+        assert len(old) == len(new)
+        for i, (a, b) in enumerate(zip(old, new, strict=True)):
+            assert (a != b) == ((row, i) in chosen)
+            if a != b:
+                assert chr(a).isalpha()
+                assert chr(b).isalpha()
+                assert chr(a).isupper() == chr(b).isupper()
+                assert not re.match("[\u0300-\u036f\u200d]", old[i + 1 :].decode())
+                assert not old[:i].decode().endswith("\u0600")
+
+
+def test_repeat_makes_variants_that_differ_and_travels_with_the_row():
+    batch = vg.TokenBatch.from_lists([[1, 2, 3, 4, 5] * 8, [6]], ids=[11, 12], rows={"word": np.array(["a", "b"])})
+    out = vg.Repeat(SOME, n=3)(batch, seed=1, return_source=True)
+    assert out.rows["word"].tolist() == ["a", "a", "a", "b", "b", "b"]
+    assert out.rows["parent"].dtype == np.uint64
+    assert out.rows["variant"].tolist() == [0, 1, 2, 0, 1, 2]
+    assert len({tuple(row) for row in out.to_lists()[:3]}) == 3
+    assert len(set(out.ids.tolist())) == 6
+    alone = vg.Repeat(SOME, n=1)(batch[:1], seed=1)
+    assert alone.to_lists() == out.to_lists()[:1]
+
+
+def test_composition_laws():
+    batch = rows_of(40, 30)
+    a, b, c = ops.TokenDropout(rate=0.2), ops.TokenSwap(rate=0.3), ops.TokenDropout(rate=0.1)
+    mask = ops.MaskedLM(**MLM)
+    assert same(vg.Compose([a])(batch, seed=1), a(batch, seed=1))
+    assert same(vg.Compose([a, vg.Compose([b, c])])(batch, seed=1), vg.Compose([a, b, c])(batch, seed=1))
+    # An op of another kind, and a name, reseed nobody else.
+    assert vg.Compose([mask, a, b]).paths == ["MaskedLM#0", "TokenDropout#0", "TokenSwap#0"]
+    assert vg.Compose([ops.TokenDropout(rate=0.2, name="x"), c]).paths == ["x", "TokenDropout#1"]
+    nested = vg.Compose([vg.Sometimes(vg.OneOf([a, c]), p=1.0), vg.Compose([a], name="late")])
+    assert nested.paths == [
+        "Sometimes#0/OneOf#0/TokenDropout#0",
+        "Sometimes#0/OneOf#0/TokenDropout#1",
+        "late/TokenDropout#0",
+    ]
+    assert vg.Sometimes(a, p=1.0)(batch, seed=1).lengths.tolist() != a(batch, seed=1).lengths.tolist()
+    named = [ops.TokenDropout(rate=0.2, name="x"), vg.Compose([ops.TokenDropout(rate=0.2, name="x")])]
+    assert same(named[0](batch, seed=1), named[1](batch, seed=1))
+    for call in ({"seed": 2}, {"seed": 1, "epoch": 1}, {"seed": 1, "variant": 1}):
+        assert not same(a(batch, **call), a(batch, seed=1))
+
+
+def test_gates_choose_as_often_as_they_say():
+    batch = rows_of(20000, 2)
+    one = vg.OneOf([ops.TokenReplace(rate=1.0, weights=[float(k == i) for k in range(3)]) for i in range(3)], [1, 2, 0])
+    counts = np.bincount(one(batch, seed=1).tokens[::2], minlength=3)
+    assert counts[2] == 0
+    assert abs(counts[0] - 20000 / 3) < 5 * np.sqrt(20000 * 2 / 9)
+    some = vg.Sometimes(ops.TokenDropout(rate=1.0), p=0.25)(batch, seed=1)
+    assert abs(int((some.lengths == 1).sum()) - 5000) < 5 * np.sqrt(20000 * 3 / 16)
+
+
+def test_labels_and_targets_of_rows_that_are_passed_over():
+    batch = rows_of(50, 10)
+    out = vg.Sometimes(ops.MaskedLM(mlm_probability=1.0, **MLM), p=0.5)(batch, seed=1)
+    labels = out.columns["labels"].reshape(50, 10)
+    assert out.columns["labels"].dtype == np.int32
+    assert set((labels == -100).all(1) ^ (labels == batch.tokens.reshape(50, 10)).all(1)) == {True}
+    out = vg.Sometimes(ops.SpanCorruption(**T5), p=0.5)(batch, seed=1)
+    assert ((out.targets.lengths == 0) == (out.lengths == 10)).all()
+    assert 0 < (out.targets.lengths == 0).sum() < 50
+
+
+def test_what_did_not_change_is_shared():
+    columns = {"loss_mask": np.ones(3, np.uint8), "labels": np.arange(3, dtype=np.int32)}
+    batch = vg.TokenBatch.from_lists([[5, 6], [7]], columns=columns)
+    out = ops.MaskedLM(**MLM)(batch, seed=1)
+    assert out.offsets is batch.offsets
+    assert out.columns["loss_mask"] is batch.columns["loss_mask"]
+    assert batch.columns["labels"].tolist() == [0, 1, 2]
+
+
+def test_stats_add_up():
+    batch = rows_of(20, 50)
+    out = vg.Compose([ops.TokenDropout(rate=0.3), ops.SpanCorruption(eos_id=1, **T5)])(
+        batch, seed=1, return_source=True
+    )
+    drop, cut = out.stats["TokenDropout#0"], out.stats["SpanCorruption#0"]
+    assert (drop["rows"], drop["seen"], drop["edited"], drop["inserted"]) == (20, 1000, 0, 0)
+    assert cut["seen"] == 1000 - drop["deleted"]
+    assert len(out.tokens) == cut["seen"] - cut["deleted"] + cut["inserted"]
+    assert cut["edited"] == cut["inserted"] == int((out.source < 0).sum())
+    assert cut["deleted"] == int((out.targets.source >= 0).sum())
+
+
+# Specs and bad input -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", ALL)
+def test_specs_survive_json_pickle_copy_and_repr(op):
+    for again in (
+        ops.from_json(op.to_json()),
+        type(op).from_json(op.to_json()),
+        ops.from_spec(op.to_spec()),
+        pickle.loads(pickle.dumps(op)),
+        copy.deepcopy(op),
+        eval(repr(op), {name: getattr(ops, name) for name in ops.__all__}),
+    ):
+        assert again == op
+        assert hash(again) == hash(op)
+        assert repr(again) == repr(op)
+    assert op.to_json() == json.dumps(json.loads(op.to_json()))
+
+
+def test_specs_take_what_recipes_say():
+    spec = {"Compose": {"ops": [{"TokenDropout": {"rate": 0.1, "protect": {"ids": [1]}}}, {"TokenSwap": {"rate": 1}}]}}
+    expected = vg.Compose([ops.TokenDropout(rate=0.1, protect=ops.Protect(ids=(1,))), ops.TokenSwap(rate=1.0)])
+    assert ops.from_spec(spec) == expected
+    assert vg.Compose(spec["Compose"]["ops"]) == expected
+    assert ops.TokenReplace(rate=np.float32(0.5), weights=np.array([1, 2])).weights == (1.0, 2.0)
+
+
+BAD: list[tuple[Any, str]] = [
+    (lambda: ops.TokenDropout(rate=1.5), "TokenDropout: rate must lie in [0, 1] (it is 1.5)"),
+    (lambda: ops.TokenSwap(rate=-0.25), "TokenSwap: rate must lie in [0, 1] (it is -0.25)"),
+    (lambda: ops.KeyboardTypo(rate=float("nan")), "KeyboardTypo: rate must be a finite number (it is nan)"),
+    (lambda: ops.TokenDropout(rate="0.1"), "TokenDropout: rate must be a finite number (it is '0.1')"),
+    (lambda: ops.TokenDropout(rate=True), "TokenDropout: rate must be a finite number (it is True)"),
+    (lambda: ops.MaskedLM(mask_id=-1, vocab_size=9), "MaskedLM: mask_id must lie in [0, 4294967295] (it is -1)"),
+    (
+        lambda: ops.MaskedLM(mask_id=2**32, vocab_size=9),
+        "MaskedLM: mask_id must lie in [0, 4294967295] (it is 4294967296)",
+    ),
+    (
+        lambda: ops.MaskedLM(mask_id=2**70, vocab_size=9),
+        "MaskedLM: mask_id must fit 64 bits (it is 1180591620717411303424)",
+    ),
+    (lambda: ops.MaskedLM(mask_id=1.0, vocab_size=9), "MaskedLM: mask_id must be an integer (it is 1.0)"),
+    (lambda: ops.MaskedLM(mask_id=1, vocab_size=0), "MaskedLM: vocab_size must lie in [1, 4294967295] (it is 0)"),
+    (
+        lambda: ops.MaskedLM(mask_id=1, vocab_size=9, mask_replace_prob=0.9, random_replace_prob=0.2),
+        "MaskedLM: mask_replace_prob + random_replace_prob must not exceed 1 (it is 1.1)",
+    ),
+    (lambda: ops.TokenReplace(rate=0.1), "TokenReplace: pass vocab_size or weights, one of them"),
+    (
+        lambda: ops.TokenReplace(rate=0.1, vocab_size=2, weights=[1]),
+        "TokenReplace: pass vocab_size or weights, one of them",
+    ),
+    (
+        lambda: ops.TokenReplace(rate=0.1, weights=[1, -2]),
+        "TokenReplace: weights must be finite and not negative (weights[1] is -2)",
+    ),
+    (lambda: ops.TokenReplace(rate=0.1, weights=5), "TokenReplace: weights must be a sequence of numbers (it is 5)"),
+    (
+        lambda: ops.SpanCorruption(sentinel_id=9, mean_noise_span_length=0.5),
+        "SpanCorruption: mean_noise_span_length must lie in [1, 1e9] (it is 0.5)",
+    ),
+    (
+        lambda: ops.SpanCorruption(sentinel_id=9, sentinel_step=2),
+        "SpanCorruption: sentinel_step must be 1 or -1 (it is 2)",
+    ),
+    (
+        lambda: ops.SpanCorruption(sentinel_id=9),
+        "SpanCorruption: the last sentinel must lie in [0, 4294967295] (it is -90)",
+    ),
+    (
+        lambda: ops.KeyboardTypo(rate=0.1, layout="colemak"),
+        "KeyboardTypo: layout must be one of azerty, dvorak, qwerty, qwertz (it is 'colemak')",
+    ),
+    (
+        lambda: ops.TokenDropout(rate=0.1, spans="keep"),
+        "TokenDropout: spans: unknown variant `keep`, expected one of `follow`, `drop`, `forbid`",
+    ),
+    (
+        lambda: ops.TokenDropout(rate=0.1, name="a/b"),
+        "TokenDropout: name must not be empty or contain '/' or '#' (it is 'a/b')",
+    ),
+    (lambda: ops.Protect(ids=[-1]), "protect: ids must lie in [0, 4294967295] (it holds -1)"),
+    (lambda: ops.Protect(columns="special"), "protect: columns must be a sequence (it is 'special')"),
+    (
+        lambda: ops.TokenDropout(rate=0.1, protect=[1, 2]),
+        "TokenDropout: protect must be a Protect, or an object with ids, columns or spans (it is [1, 2])",
+    ),
+    (
+        lambda: ops.KeyboardTypo(rate=0.1, protect=ops.Protect(ids=(1,))),
+        "KeyboardTypo: protect.ids and protect.columns name tokens, and this op works on text: protect spans",
+    ),
+    (lambda: vg.Compose([]), "Compose: ops must hold at least one op"),
+    (lambda: vg.Compose(SOME), "Compose: ops must be a sequence of ops (it is TokenDropout(rate=0.4))"),
+    (lambda: vg.Compose([3]), "Compose: ops[0] must be an op (it is 3)"),
+    (
+        lambda: vg.Compose([SOME, ops.KeyboardTypo(rate=0.1)]),
+        "KeyboardTypo#0 works on text and TokenDropout#0 on tokens: "
+        "compose the text ops, encode, then compose the token ops",
+    ),
+    (
+        lambda: vg.Compose([ops.TokenDropout(rate=0.1, name="x"), ops.TokenSwap(rate=0.1, name="x")]),
+        "TokenSwap: two ops have the name 'x'",
+    ),
+    (lambda: vg.Sometimes(SOME, p=2.0), "Sometimes: p must lie in [0, 1] (it is 2)"),
+    (lambda: vg.Repeat(SOME, n=0), "Repeat: n must lie in [1, 4294967295] (it is 0)"),
+    (lambda: vg.OneOf([SOME], weights=[1, 2]), "OneOf: weights must hold one number per op (2 for 1 ops)"),
+    (lambda: vg.OneOf([SOME], weights=[0]), "OneOf: weights must not be negative nor all 0 (they are [0.0])"),
+    (
+        lambda: ops.from_spec({"TokenDropuot": {"rate": 0.1}}),
+        "there is no op 'TokenDropuot' (did you mean 'TokenDropout'?)",
+    ),
+    (
+        lambda: ops.from_spec({"TokenDropout": {"rat": 0.1}}),
+        "TokenDropout: there is no parameter 'rat' (did you mean 'rate'?)",
+    ),
+    (lambda: ops.from_spec({"TokenDropout": None}), "TokenDropout: parameter 'rate' is missing"),
+    (
+        lambda: ops.from_spec({"TokenDropout": 0.1}),
+        "TokenDropout: parameters must be an object, such as {'rate': 0.1} (not 0.1)",
+    ),
+    (lambda: ops.from_spec([]), "an op is an object with one key, such as {'TokenDropout': {'rate': 0.1}} (not [])"),
+    (
+        lambda: ops.from_json("{"),
+        "the spec is not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+    ),
+    (lambda: ops.TokenSwap.from_json(SOME.to_json()), "the spec is of TokenDropout, not of TokenSwap"),
+    (lambda: SOME(rows_of(1, 1), seed=-1), "seed must lie in [0, 2^64) (it is -1)"),
+    (lambda: SOME(rows_of(1, 1), seed=1.5), "seed must be an integer (it is 1.5)"),
+    (lambda: SOME(rows_of(1, 1), seed=1, epoch=2**32), "epoch must lie in [0, 2^32) (it is 4294967296)"),
+    (lambda: SOME([[1]], seed=1), "TokenDropout takes a TokenBatch or a TextBatch, not list"),
+    (
+        lambda: SOME(vg.TextBatch.from_texts(["a"]), seed=1),
+        "TokenDropout#0 works on tokens, and this is a batch of text: encode it with a tokenizer first",
+    ),
+    (
+        lambda: ops.KeyboardTypo(rate=0.1)(rows_of(1, 1), seed=1),
+        "KeyboardTypo#0 works on text, and this is a batch of tokens: decode it with its tokenizer first",
+    ),
+    (
+        lambda: ops.TokenDropout(rate=0.1, protect=ops.Protect(columns=("x",)))(rows_of(1, 1), seed=1),
+        "TokenDropout#0: protect names column 'x', and the batch has []",
+    ),
+    (
+        lambda: ops.MaskedLM(**MLM)(vg.TokenBatch.from_lists([[1], [2**31, 5]], ids=[1, 2]), seed=1),
+        "MaskedLM: token 2147483648 does not fit an int32 label (row 1)",
+    ),
+    (
+        lambda: ops.MaskedLM(**MLM)(vg.TokenBatch.from_lists([[1]], columns={"labels": np.zeros(1, np.int64)}), seed=1),
+        "MaskedLM needs column 'labels' as int32 (it is int64)",
+    ),
+    (
+        lambda: SOME(vg.TokenBatch.from_lists([[1]], columns={"x": np.array(["a"])}), seed=1),
+        "columns['x'] must hold numbers of at most 8 bytes, or bools (it is <U1)",
+    ),
+    (
+        lambda: ops.SpanCorruption(**T5, num_sentinels=2)(ops.SpanCorruption(**T5)(rows_of(1, 9), seed=1), seed=1),
+        "SpanCorruption makes targets, and the batch has some: pass batch.replace(targets=None)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), BAD, ids=[message[:50] for _, message in BAD])
+def test_bad_input_is_named(call, message):
+    with pytest.raises(InvalidInput) as caught:
+        call()
+    assert str(caught.value) == message

@@ -233,7 +233,6 @@ struct Scope {
     taken: Vec<String>,
     kinds: Vec<String>,
     protect: Protect,
-    depth: usize,
 }
 
 impl Scope {
@@ -256,16 +255,8 @@ impl Scope {
         Ok(path)
     }
 
-    fn child(&self, path: &str, protect: &Protect) -> Result<Scope> {
-        if self.depth == 64 {
-            return Err(Error::invalid("compositions must not nest deeper than 64"));
-        }
-        Ok(Scope {
-            prefix: format!("{path}/"),
-            protect: self.protect.union(protect),
-            depth: self.depth + 1,
-            ..Scope::default()
-        })
+    fn child(&self, path: &str, protect: &Protect) -> Scope {
+        Scope { prefix: format!("{path}/"), protect: self.protect.union(protect), ..Scope::default() }
     }
 }
 
@@ -281,18 +272,13 @@ impl Build {
                 match name {
                     Some(_) => {
                         let path = scope.path(&kind, name)?;
-                        let mut inner = scope.child(&path, &protect)?;
+                        let mut inner = scope.child(&path, &protect);
                         ops.into_iter().try_for_each(|op| self.add(op, &mut inner))
                     }
                     None => {
                         let wider = scope.protect.union(&protect);
                         let outer = std::mem::replace(&mut scope.protect, wider);
-                        scope.depth += 1;
-                        if scope.depth > 64 {
-                            return Err(Error::invalid("compositions must not nest deeper than 64"));
-                        }
                         ops.into_iter().try_for_each(|op| self.add(op, scope))?;
-                        scope.depth -= 1;
                         scope.protect = outer;
                         Ok(())
                     }
@@ -371,7 +357,7 @@ impl Build {
         scope: &mut Scope,
     ) -> Result<(usize, Scope)> {
         let path = scope.path(kind, name)?;
-        let inner = scope.child(&path, protect)?;
+        let inner = scope.child(&path, protect);
         self.gates.push(path);
         Ok((self.gates.len() - 1, inner))
     }

@@ -156,3 +156,6 @@ fn count(kind: &str, name: &str, value: i64) -> Result<u32> {
         .filter(|&n| n > 0)
         .ok_or_else(|| Error::invalid(format!("{kind}: {name} must lie in [1, {}] (it is {value})", u32::MAX)))
 }
+
+#[cfg(test)]
+mod tests;
