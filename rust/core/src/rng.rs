@@ -37,6 +37,8 @@ pub enum Domain {
     Ops = 8,
     /// Expansion of templates.
     Templates = 9,
+    /// Hash functions of deduplication.
+    Dedup = 10,
 }
 
 /// One block of Philox4x32-10: four words from a 128-bit counter and a 64-bit key (low word first).

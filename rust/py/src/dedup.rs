@@ -1,7 +1,173 @@
 //! Binding of the core's dedup module.
 
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use variegate_core::dedup::{self, Closure, Keep, Outcome, Params, Stats, TextUnit};
 
-pub fn register(_module: &Bound<'_, PyModule>) -> PyResult<()> {
-    Ok(())
+use crate::convert::{invalid, ragged, raise, slice};
+
+type Ids<'py> = PyReadonlyArray1<'py, u64>;
+type Order<'py> = Option<PyReadonlyArray1<'py, i64>>;
+
+/// `(keeper int64[rows], cluster int64[rows], similarity float32[rows], stats)`.
+type Wrapped<'py> =
+    (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyDict>);
+
+/// Which rows of tokens repeat another.
+#[pyfunction]
+fn exact_tokens<'py>(
+    py: Python<'py>,
+    tokens: PyReadonlyArray1<'py, u32>,
+    offsets: PyReadonlyArray1<'py, i64>,
+    ids: Ids<'py>,
+    order: Order<'py>,
+) -> PyResult<Wrapped<'py>> {
+    let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
+    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order)).map_err(raise)?)
+}
+
+/// Which texts repeat another byte by byte.
+#[pyfunction]
+fn exact_texts<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray1<'py, u8>,
+    offsets: PyReadonlyArray1<'py, i64>,
+    ids: Ids<'py>,
+    order: Order<'py>,
+) -> PyResult<Wrapped<'py>> {
+    let (rows, ids, order) = (ragged(&data, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
+    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order)).map_err(raise)?)
+}
+
+/// How near-duplicates are found; checked when it is made.
+#[pyclass(frozen, module = "variegate._core")]
+struct NearParams(Params);
+
+#[pymethods]
+impl NearParams {
+    #[new]
+    fn new(threshold: f64, ngram: i64, recall: f64, closure: &str, keep: &str, seed: u64) -> PyResult<Self> {
+        let ngram =
+            usize::try_from(ngram).map_err(|_| invalid(format!("ngram must lie in 1 to 16 (it is {ngram})")))?;
+        let closure = match closure {
+            "leader" => Closure::Leader,
+            "transitive" => Closure::Transitive,
+            _ => return Err(invalid(format!("closure must be 'leader' or 'transitive' (it is '{closure}')"))),
+        };
+        let keep = match keep {
+            "longest" => Keep::Longest,
+            "first" => Keep::First,
+            _ => return Err(invalid(format!("keep must be 'longest' or 'first' (it is '{keep}')"))),
+        };
+        let params = Params { threshold, ngram, recall, closure, keep, seed, ..Params::default() };
+        params.check().map_err(raise)?;
+        Ok(NearParams(params))
+    }
+
+    /// Near-duplicates among rows of tokens, which are not copied.
+    fn tokens<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray1<'py, u32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        ids: Ids<'py>,
+        order: Order<'py>,
+    ) -> PyResult<Wrapped<'py>> {
+        let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
+        wrap(py, py.detach(|| dedup::near_tokens(rows, ids, order, &self.0)).map_err(raise)?)
+    }
+
+    /// A deduper of parts; `unit` is token, word or char.
+    fn deduper(&self, unit: &str) -> PyResult<Deduper> {
+        let made = match unit {
+            "token" => dedup::Deduper::tokens(&self.0),
+            "word" => dedup::Deduper::texts(&self.0, TextUnit::Word),
+            "char" => dedup::Deduper::texts(&self.0, TextUnit::Char),
+            _ => return Err(invalid(format!("unit must be 'token', 'word' or 'char' (it is '{unit}')"))),
+        };
+        Ok(Deduper(made.map_err(raise)?))
+    }
+}
+
+/// Deduplication of rows that come in parts. Made by [`NearParams::deduper`].
+#[pyclass(module = "variegate._core")]
+struct Deduper(dedup::Deduper);
+
+#[pymethods]
+impl Deduper {
+    fn add_tokens<'py>(
+        &mut self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray1<'py, u32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        ids: Ids<'py>,
+        order: Order<'py>,
+    ) -> PyResult<()> {
+        let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
+        py.detach(|| self.0.add_tokens(rows, ids, order)).map_err(raise)
+    }
+
+    fn add_texts<'py>(
+        &mut self,
+        py: Python<'py>,
+        data: PyReadonlyArray1<'py, u8>,
+        offsets: PyReadonlyArray1<'py, i64>,
+        ids: Ids<'py>,
+        order: Order<'py>,
+    ) -> PyResult<()> {
+        let (rows, ids, order) = (ragged(&data, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
+        py.detach(|| self.0.add_texts(rows, ids, order)).map_err(raise)
+    }
+
+    fn result<'py>(&self, py: Python<'py>) -> PyResult<Wrapped<'py>> {
+        wrap(py, py.detach(|| self.0.result()))
+    }
+}
+
+fn order_slice<'a>(order: &'a Order<'_>) -> PyResult<&'a [i64]> {
+    order.as_ref().map_or(Ok(&[]), |order| slice("order", order))
+}
+
+fn wrap(py: Python<'_>, outcome: Outcome) -> PyResult<Wrapped<'_>> {
+    let Outcome { keeper, cluster, similarity, stats } = outcome;
+    let Stats {
+        rows,
+        kept,
+        exact,
+        near,
+        short,
+        bands,
+        band_width,
+        compared,
+        similar,
+        largest_bucket,
+        capped_buckets,
+        capped_rows,
+    } = stats;
+    let dict = PyDict::new(py);
+    for (name, count) in [
+        ("rows", rows),
+        ("kept", kept),
+        ("exact", exact),
+        ("near", near),
+        ("short", short),
+        ("bands", bands),
+        ("band_width", band_width),
+        ("compared", compared),
+        ("similar", similar),
+        ("largest_bucket", largest_bucket),
+        ("capped_buckets", capped_buckets),
+        ("capped_rows", capped_rows),
+    ] {
+        dict.set_item(name, count)?;
+    }
+    Ok((keeper.into_pyarray(py), cluster.into_pyarray(py), similarity.into_pyarray(py), dict))
+}
+
+pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Deduper>()?;
+    module.add_class::<NearParams>()?;
+    module.add_function(wrap_pyfunction!(exact_texts, module)?)?;
+    module.add_function(wrap_pyfunction!(exact_tokens, module)?)
 }

@@ -1,0 +1,271 @@
+"""Deduplication: exact copies, and near-duplicates confirmed by exact Jaccard similarity.
+
+`near` finds candidates by MinHash and bands, and compares every candidate exactly: chance decides only which pairs
+are compared, and a document is never removed unless it is as similar as `threshold` says. Results depend on the rows,
+the parameters and the seed; not on threads or instruction sets.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from variegate import _core
+from variegate.batch import TextBatch, TokenBatch
+from variegate.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["DedupResult", "Deduper", "exact", "near"]
+
+Closure = Literal["leader", "transitive"]
+Keep = Literal["longest", "first"]
+Unit = Literal["token", "word", "char"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DedupResult:
+    """What becomes of each row.
+
+    Attributes:
+        keep: bool[rows], whether the row stays.
+        keeper: int64[rows], the row that is kept in favour of this one: the row itself if it stays.
+        keeper_ids: uint64[rows], the `ids` of those rows.
+        cluster: int64[rows], a number for each keeper, counted from 0 by first appearance.
+        similarity: float32[rows], exact Jaccard similarity of the row with its keeper; 1 for a row that stays and
+            for a copy.
+        stats: Counts. ``rows`` = ``kept`` + ``exact`` (copies) + ``near`` (near-duplicates). ``short``: contents with
+            fewer units than a shingle, which only the exact stage compares. ``compared``: pairs compared exactly,
+            ``similar`` of them at or over the threshold. ``bands`` and ``band_width``: the sketch.
+            ``largest_bucket``: documents of the largest bucket. ``capped_buckets``, ``capped_rows``: where a bucket
+            was so large that comparisons were left out, and how often; 0 means that the recall asked for holds.
+    """
+
+    keep: NDArray[np.bool_]
+    keeper: NDArray[np.int64]
+    keeper_ids: NDArray[np.uint64]
+    cluster: NDArray[np.int64]
+    similarity: NDArray[np.float32]
+    stats: dict[str, int]
+
+    def __repr__(self) -> str:
+        """The counts of rows."""
+        rows, kept, copies, near_ = (self.stats[name] for name in ("rows", "kept", "exact", "near"))
+        return f"DedupResult(rows={rows}, kept={kept}, exact={copies}, near={near_})"
+
+
+def exact(batch: TokenBatch | TextBatch, *, order: ArrayLike | None = None) -> DedupResult:
+    """Finds rows that repeat another, token by token or byte by byte.
+
+    Of equal rows the one with the least `order` stays, then the one with the lowest id, then the first. Linear in the
+    values, however many copies there are; equal hashes are confirmed by comparing the rows.
+
+    Args:
+        batch: The rows.
+        order: Integer [rows]: lower is kept first.
+
+    Raises:
+        InvalidInput: `order` does not hold one integer per row.
+
+    Example:
+        >>> import variegate as vg
+        >>> batch = vg.TokenBatch.from_lists([[7, 8], [9], [7, 8]])
+        >>> vg.dedup.exact(batch).keeper
+        array([0, 1, 0])
+        >>> batch.take(vg.dedup.exact(batch).keep).to_lists()
+        [[7, 8], [9]]
+    """
+    places = _order(order, len(batch))
+    if isinstance(batch, TokenBatch):
+        found = _core.exact_tokens(batch.tokens, batch.offsets, batch.ids, places)
+    else:
+        found = _core.exact_texts(_texts(batch).data, batch.offsets, batch.ids, places)
+    return _result(found, batch.ids)
+
+
+def near(
+    batch: TokenBatch | TextBatch,
+    *,
+    threshold: float = 0.8,
+    ngram: int = 5,
+    recall: float = 0.999,
+    closure: Closure = "leader",
+    keep: Keep = "longest",
+    order: ArrayLike | None = None,
+    unit: Unit | None = None,
+    seed: int = 0,
+) -> DedupResult:
+    """Finds rows that nearly repeat another: the Jaccard similarity of their sets of shingles is at least `threshold`.
+
+    A shingle is a run of `ngram` units. Copies are found first and by comparison; rows with fewer than `ngram` units
+    are compared only there. Sketches are made by one-permutation hashing (Li, Owen and Zhang 2012) with optimal
+    densification (Shrivastava 2017). Cost: one pass over the units, and one more for each row that is compared.
+
+    Args:
+        batch: The rows.
+        threshold: Least similarity of two duplicates, in (0, 1].
+        ngram: Units in a shingle, 1 to 16.
+        recall: Least probability, in (0, 1), that a pair whose similarity is the threshold is compared. The bands of
+            the sketch follow from it; the more similar a pair, the higher its own probability.
+        closure: ``"leader"``: in keep order, a row goes if a row already kept is similar; the first such row is its
+            keeper, so every row that goes has at least `threshold` with the one kept. ``"transitive"``: rows joined
+            by a chain of similar pairs are one cluster, of which the first in keep order stays.
+        keep: Who comes first in keep order where `order` does not say: ``"longest"`` (most units, then lowest id,
+            then first), or ``"first"``.
+        order: Integer [rows]: lower is kept first.
+        unit: What a shingle is made of: ``"token"`` of a TokenBatch; ``"word"`` (default) or ``"char"`` of a
+            TextBatch. Words are runs of characters other than white space, in lower case; characters are the code
+            points of the text in lower case, a run of white space as one space.
+        seed: Key of the hash functions, below 2^64.
+
+    Returns:
+        Arrays of length rows; see `DedupResult`.
+
+    Raises:
+        InvalidInput: A parameter out of range, a unit that the batch does not have, or an `order` that does not hold
+            one integer per row.
+
+    Example:
+        >>> import variegate as vg
+        >>> texts = ["the quick brown fox jumps over it", "The quick brown fox jumps over me", "something else"]
+        >>> found = vg.dedup.near(vg.TextBatch.from_texts(texts), threshold=0.7, ngram=2)
+        >>> found.keep
+        array([ True, False,  True])
+        >>> found.keeper[1], round(float(found.similarity[1]), 3)
+        (np.int64(0), 0.714)
+    """
+    deduper = Deduper(threshold=threshold, ngram=ngram, recall=recall, closure=closure, keep=keep, unit=unit, seed=seed)
+    if isinstance(batch, TokenBatch):
+        deduper._unit_of(batch)
+        found = deduper._params.tokens(batch.tokens, batch.offsets, batch.ids, _order(order, len(batch)))
+        return _result(found, batch.ids)
+    deduper.add(batch, order=order)
+    return deduper.result()
+
+
+class Deduper:
+    """`near` for rows that come in batches: the result is that of one call with all of them.
+
+    Memory: 20 bytes a row; for each different content its units (4 bytes a token or character, 8 a word) and about
+    30 bytes; while the result is made, about 12 bytes a band of each content (21 bands at the defaults).
+
+    Args:
+        threshold: As in `near`, and so are the others.
+        ngram: Units in a shingle.
+        recall: Least probability that a pair at the threshold is compared.
+        closure: Which rows of a cluster go.
+        keep: Who comes first in keep order.
+        unit: What a shingle is made of; None takes the default of the first batch.
+        seed: Key of the hash functions.
+
+    Raises:
+        InvalidInput: A parameter out of range.
+
+    Example:
+        >>> import variegate as vg
+        >>> deduper = vg.dedup.Deduper(threshold=0.7, ngram=2)
+        >>> deduper.add(vg.TextBatch.from_texts(["one two three four five six", "seven"]))
+        >>> deduper.add(vg.TextBatch.from_texts(["one two three four five six seven"]), order=[-1])
+        >>> deduper.result().keeper
+        array([2, 1, 2])
+    """
+
+    def __init__(
+        self,
+        *,
+        threshold: float = 0.8,
+        ngram: int = 5,
+        recall: float = 0.999,
+        closure: Closure = "leader",
+        keep: Keep = "longest",
+        unit: Unit | None = None,
+        seed: int = 0,
+    ) -> None:
+        """Checks the parameters; nothing is held yet."""
+        if not 0 <= operator.index(seed) < 1 << 64:
+            raise InvalidInput(f"seed must lie in [0, 2^64) (it is {seed})")
+        self._params = _core.NearParams(threshold, ngram, recall, closure, keep, seed)
+        self._unit: str | None = unit
+        # A unit that is not one is refused here, not at the first batch.
+        self._core = self._params.deduper(unit or "token")
+        self._ids: list[NDArray[np.uint64]] = []
+
+    def __len__(self) -> int:
+        """Rows so far."""
+        return sum(map(len, self._ids))
+
+    def add(self, batch: TokenBatch | TextBatch, *, order: ArrayLike | None = None) -> None:
+        """Takes the rows of a batch; they are numbered on from those before.
+
+        Args:
+            batch: The rows; all batches are of one kind.
+            order: Integer [rows]: lower is kept first. Batches without it are of order 0.
+
+        Raises:
+            InvalidInput: A batch of another kind than the unit needs, or an `order` that does not hold one integer
+                per row. Nothing is taken then.
+        """
+        unit = self._unit_of(batch)
+        places = _order(order, len(batch))
+        if unit != self._unit:
+            self._core, self._unit = self._params.deduper(unit), unit
+        if isinstance(batch, TokenBatch):
+            self._core.add_tokens(batch.tokens, batch.offsets, batch.ids, places)
+        else:
+            self._core.add_texts(batch.data, batch.offsets, batch.ids, places)
+        self._ids.append(batch.ids)
+
+    def result(self) -> DedupResult:
+        """What becomes of all rows so far, in the order they came. More may be added afterwards."""
+        ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.uint64)
+        return _result(self._core.result(), ids)
+
+    def _unit_of(self, batch: TokenBatch | TextBatch) -> str:
+        if isinstance(batch, TokenBatch):
+            if self._unit not in (None, "token"):
+                raise InvalidInput(f"unit '{self._unit}' needs a TextBatch, and this is a TokenBatch")
+            return "token"
+        _texts(batch)
+        if self._unit == "token":
+            raise InvalidInput("unit 'token' needs a TokenBatch, and this is a TextBatch: encode it first")
+        return self._unit or "word"
+
+
+def _texts(batch: TokenBatch | TextBatch) -> TextBatch:
+    if not isinstance(batch, TextBatch):
+        raise InvalidInput(f"deduplication needs a TokenBatch or a TextBatch, not {type(batch).__name__}")
+    return batch
+
+
+def _order(order: ArrayLike | None, rows: int) -> NDArray[np.int64] | None:
+    if order is None:
+        return None
+    places = np.asarray(order)
+    if places.size == 0:
+        places = places.astype(np.int64)
+    if places.ndim != 1 or not np.issubdtype(places.dtype, np.integer):
+        raise InvalidInput(f"order must be one-dimensional and of integers (it is {places.dtype}{list(places.shape)})")
+    if len(places) != rows:
+        raise InvalidInput(f"order must hold one number a row ({len(places)} for {rows} rows)")
+    if places.dtype == np.uint64 and places.size and places.max() > np.iinfo(np.int64).max:
+        row = int(places.argmax())
+        raise InvalidInput(f"order must lie below 2^63 (row {row}: {places[row]})")
+    return np.ascontiguousarray(places, np.int64)
+
+
+def _result(
+    found: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]], ids: NDArray[np.uint64]
+) -> DedupResult:
+    keeper, cluster, similarity, stats = found
+    return DedupResult(
+        keep=keeper == np.arange(len(keeper)),
+        keeper=keeper,
+        keeper_ids=ids[keeper],
+        cluster=cluster,
+        similarity=similarity,
+        stats=stats,
+    )
