@@ -6,9 +6,11 @@ import array
 import copy
 import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 from collections import UserDict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -721,3 +723,11 @@ def test_torch_is_asked_for_by_name_when_it_is_absent(monkeypatch: pytest.Monkey
 def test_the_transform_needs_no_torch() -> None:
     code = "import sys, variegate as vg; vg.loaders.Transform; sys.exit(bool({'torch', 'pyarrow'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_chapter_runs_as_written() -> None:
+    pytest.importorskip("datasets")
+    chapter = (Path(__file__).parents[1] / "docs" / "loaders.md").read_text(encoding="utf-8")
+    snippets = re.findall(r"```python\n(.*?)```", chapter, re.S)
+    assert len(snippets) == 5
+    exec(compile("\n".join(snippets), "loaders.md", "exec"), {"__name__": "chapter"})
