@@ -327,6 +327,59 @@ class TokenBatch(_Ragged):
         return cls(tokens, offsets, ids=ids, columns=columns, rows=rows, spans=spans, tokenizer=tokenizer)
 
     @classmethod
+    def from_texts(
+        cls, texts: TextBatch | Iterable[str] | Any, tokenizer: Tokenizer, *, ids: ArrayLike | None = None
+    ) -> TokenBatch:
+        """The tokens of texts (a TextBatch, strings, or an Arrow array of strings); `Tokenizer.encode` has more to say.
+
+        Example:
+            >>> from variegate.tokenizer import Tokenizer
+            >>> TokenBatch.from_texts(["ab", ""], Tokenizer.default()).lengths.tolist()[1]
+            0
+        """
+        return tokenizer.encode(texts, ids=ids)
+
+    @classmethod
+    def from_messages(
+        cls,
+        conversations: Iterable[Sequence[Mapping[str, str]]],
+        tokenizer: Tokenizer,
+        *,
+        template: str | Mapping[str, tuple[str, str]] = "chatml",
+        ids: ArrayLike | None = None,
+    ) -> TokenBatch:
+        """The tokens of conversations, with whose turn it is and what an assistant is to learn.
+
+        A conversation is laid out by the template and encoded as one text, so that the ids are those of that text;
+        markers that stand in a content count as markers. A token belongs to the part that its first byte lies in.
+
+        Args:
+            conversations: One list per row of mappings with ``role`` and ``content``.
+            tokenizer: Encodes the laid-out text.
+            template: For each role, what stands before and after the content; or ``chatml``.
+            ids: Row identities; by default a hash of the laid-out text.
+
+        Returns:
+            A batch with the columns ``segment`` uint8 (1 system, 2 user, 3 assistant, 4 tool, 5 developer, 6 and on for
+            other roles in template order) and ``loss_mask`` uint8: 1 on the content of assistant turns and on the
+            marker that ends them (the text after the content without its trailing white space), 0 elsewhere.
+
+        Raises:
+            InvalidInput: A message without role or content, or a role that the template lacks, with its place.
+
+        Example:
+            >>> from variegate.tokenizer import Tokenizer
+            >>> chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+            >>> batch = TokenBatch.from_messages([chat], Tokenizer.default())
+            >>> learned = batch.tokens[batch.columns["loss_mask"] == 1]
+            >>> b"".join(batch.tokenizer.token_bytes[t] for t in learned)
+            b'Hello<|im_end|>'
+        """
+        from variegate._messages import encode_messages
+
+        return encode_messages(conversations, tokenizer, template=template, ids=ids)
+
+    @classmethod
     def from_padded(
         cls,
         matrix: ArrayLike,

@@ -78,6 +78,16 @@ pub fn map_tasks<R: Send>(tasks: usize, work: impl Fn(usize) -> R + Sync) -> Vec
     }
 }
 
+/// Calls `work` inside the pool, so that the parallel iterators of another crate use our threads and not their own.
+///
+/// Where one thread is all there is, `work` runs on this one, and must not reach for a pool itself.
+pub fn install<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match pool() {
+        Some(pool) => pool.install(work),
+        None => work(),
+    }
+}
+
 /// The pool, or nothing where one thread is all there is.
 fn pool() -> Option<Arc<ThreadPool>> {
     let threads = threads();
