@@ -436,6 +436,10 @@ def test_a_pickle_is_the_tokenizer() -> None:
     again = pickle.loads(pickle.dumps(ours))
     assert again == ours
     assert again.encode(SAMPLE[:3]).equals(ours.encode(SAMPLE[:3]))
+    assert pickle.loads(pickle.dumps(ours)) is again
+    default = pickle.dumps(Tokenizer.default())
+    assert pickle.loads(default) is Tokenizer.default()
+    assert len(default) < 200
 
 
 def test_repr_shows_size_and_fingerprint() -> None:

@@ -68,6 +68,7 @@ class Tokenizer:
         if engine not in ("auto", "gigatoken", "tokenizers"):
             raise InvalidInput(f"engine must be 'auto', 'gigatoken' or 'tokenizers', not {engine!r}")
         self._asked: Engine = engine
+        self._packaged = False
         self._hf = _core.HfTokenizer(json)
         if engine == "gigatoken" and self._fast is None:
             if self.engine_reason.startswith("gigatoken is not installed"):
@@ -75,12 +76,6 @@ class Tokenizer:
                     "variegate.Tokenizer(engine='gigatoken') needs gigatoken: pip install 'variegate[fast]'"
                 )
             raise InvalidInput(f"engine='gigatoken' does not fit this tokenizer: {self.engine_reason}")
-
-    @classmethod
-    def _from_json(cls, json: str, engine: Engine) -> Tokenizer:
-        tokenizer = cls.__new__(cls)
-        tokenizer._load(json, engine)
-        return tokenizer
 
     @classmethod
     def train(
@@ -112,7 +107,7 @@ class Tokenizer:
         """
         batch = _text_batch(texts)
         trained = _core.HfTokenizer.train(batch.data, batch.offsets, vocab_size, list(special_tokens))
-        return cls._from_json(trained.json, engine)
+        return _from_json(trained.json, engine)
 
     @classmethod
     @functools.cache
@@ -128,7 +123,9 @@ class Tokenizer:
             >>> Tokenizer.default().token_to_id("<|mask|>")
             2
         """
-        return cls(Path(__file__).with_name("data") / "default_tokenizer.json")
+        tokenizer = cls(Path(__file__).with_name("data") / "default_tokenizer.json")
+        tokenizer._packaged = True
+        return tokenizer
 
     def encode(
         self,
@@ -365,13 +362,21 @@ class Tokenizer:
         return hash(self.fingerprint)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the ``tokenizer.json`` and the engine that was asked for."""
-        return Tokenizer._from_json, (self._hf.json, self._asked)
+        """Pickles the ``tokenizer.json`` and the engine that was asked for; the packaged one by name alone."""
+        return (Tokenizer.default, ()) if self._packaged else (_from_json, (self._hf.json, self._asked))
 
     def __repr__(self) -> str:
         """Size, beginning of the fingerprint, and the engine if it is chosen."""
         engine = self.engine if "_choice" in self.__dict__ else self._asked
         return f"Tokenizer(vocab_size={self.vocab_size}, fingerprint='{self.fingerprint[:12]}', engine='{engine}')"
+
+
+@functools.lru_cache(8)
+def _from_json(json: str, engine: Engine) -> Tokenizer:
+    """A tokenizer from its pickle, the same one for all batches that come from a worker."""
+    tokenizer = Tokenizer.__new__(Tokenizer)
+    tokenizer._load(json, engine)
+    return tokenizer
 
 
 def _file(path: Path) -> Path:
