@@ -132,7 +132,7 @@ class Source(_Model):
 
     @model_validator(mode="after")
     def _distinct(self) -> Source:
-        clash = sorted({*self.keep} & {self.text, "text", "provenance", "spans"})
+        clash = sorted({*self.keep} & {self.text, "text", "provenance", "spans", "bindings"})
         if clash:
             raise PydanticCustomError(
                 "keep", "keep must not name '{key}': the output has that column", {"key": clash[0]}
@@ -171,7 +171,10 @@ class Templates(Stage):
     stage: Literal["templates"] = "templates"
     grammar: str | None = Field(default=None, description="Grammar text.")
     path: str | None = Field(default=None, description="File with the grammar, relative to the recipe's folder.")
-    count: int = Field(ge=1, le=2**40, description="Records to make, all different.")
+    count: int = Field(ge=1, le=2**40, description="Records to make.")
+    law: Literal["uniform", "weights"] = Field(
+        default="uniform", description="uniform: no derivation twice, all alike; weights: each choice by its weights."
+    )
     license: License = Field(default="NOASSERTION", description="SPDX expression of the records made.")
 
     @model_validator(mode="after")
@@ -191,7 +194,7 @@ class Dedup(Stage):
         le=1,
         description="Least Jaccard similarity of near-duplicates; null compares whole texts only.",
     )
-    ngram: int = Field(default=5, ge=1, le=64, description="Tokens per shingle.")
+    ngram: int = Field(default=5, ge=1, le=16, description="Tokens per shingle.")
 
 
 class Measure(Stage):

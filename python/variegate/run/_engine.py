@@ -150,15 +150,7 @@ class Context:
     @cached_property
     def partial_tokens(self) -> tuple[int, ...]:
         """Tokens that are not whole characters: changing one by itself would leave no valid text."""
-        return tuple(token for token, text in enumerate(self.tokenizer.token_bytes) if not inputs.is_utf8(text))
-
-    @cached_property
-    def tokenizer_hash(self) -> str:
-        """What tells the tokenizer from another: its name, or the hash of its file."""
-        for item in self.inputs:
-            if item.source == "tokenizer":
-                return item.sha256
-        return self.recipe.tokenizer
+        return tuple(np.flatnonzero(self.tokenizer.whole_characters == 0).tolist())
 
     def tokenized(self, rows: pa.Table) -> pa.Table:
         """The rows with their tokens, where the run needs them."""
@@ -569,7 +561,7 @@ class _Engine:
             "randomness": head["randomness"],
             "recipe_hash": head["recipe_hash"],
             "seed": self.recipe.seed,
-            "tokenizer": self.context.tokenizer_hash,
+            "tokenizer": self.context.tokenizer.fingerprint if self.context.wants_tokens else None,
             "inputs": head["inputs"],
             "ops": {step.ops_hash: step.spec for step in self.steps if step.spec},
             "stages": [

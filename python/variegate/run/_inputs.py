@@ -254,7 +254,7 @@ def _parse_jsonl(source: Source, chunk: Chunk, item: Input) -> Parsed:
     if source.id:
         columns[""] = fields[1][:2]
     for name, (values, offsets, present) in zip(source.keep, fields[2 if source.id else 1 :], strict=True):
-        columns[name] = records.strings(values, offsets, present)
+        columns[records.KEPT + name] = records.strings(values, offsets, present)
     problems = [
         Problem(chunk.file, chunk.row + line, reason, message, chunk.data[start:end])
         for line, start, end, reason, message in scan["problems"]
@@ -319,7 +319,7 @@ def _parse_rows(source: Source, chunk: Chunk, item: Input) -> Parsed:
     if source.id:
         columns[""] = records.ragged(_plain(batch[source.id]).cast(pa.string()))
     for name in source.keep:
-        columns[name] = _plain(batch[name])
+        columns[records.KEPT + name] = _plain(batch[name])
     return columns, rows, problems
 
 

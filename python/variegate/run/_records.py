@@ -1,7 +1,8 @@
 """Tables of records as they pass between stages, columnar from end to end.
 
 Internal columns: `text`, `tokens` where a stage needs them, `record_id`, `id`, `parents`, the fields of provenance,
-`file` and `row` (the place of the source record, inherited by what is derived from it), `spans`, and what sources keep.
+`file` and `row` (the place of the source record, inherited by what is derived from it), `spans` and `bindings` of what
+a grammar made, and what sources keep.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ REJECTS = pa.schema(
 """Columns of the ledger: ids in hexadecimal, `kept` the record that a duplicate lost to, `row` from 1."""
 
 
+KEPT = "keep."
+"""Before the names of columns that sources keep, so that they cannot be mistaken for ours."""
+
+
 def schema(keep: dict[str, pa.DataType], *, tokens: bool, spans: bool) -> pa.Schema:
     """Columns of every part of a run."""
     fields = [
@@ -55,8 +60,8 @@ def schema(keep: dict[str, pa.DataType], *, tokens: bool, spans: bool) -> pa.Sch
         ("seed", pa.uint64()),
         ("file", pa.int32()),
         ("row", pa.int64()),
-        *([("spans", SPANS)] if spans else []),
-        *((name, kind) for name, kind in keep.items()),
+        *([("spans", SPANS), ("bindings", pa.string())] if spans else []),
+        *((KEPT + name, kind) for name, kind in keep.items()),
     ]
     return pa.schema(fields)
 
@@ -189,7 +194,6 @@ def rejects_table(stage: str, rows: pa.Table, reasons: Any, files: list[str], **
 
 def output_table(rows: pa.Table) -> pa.Table:
     """Rows as people get them: text, what sources keep, spans, provenance."""
-    count = len(rows)
     kinds = pa.array(list(provenance.DIGITAL_SOURCE_TYPES), pa.string())
     terms = pa.array(list(provenance.DIGITAL_SOURCE_TYPES.values()), pa.string())
     columns = {name: flat(rows[name]) for name in rows.column_names if name in provenance.FIELDS}
@@ -197,11 +201,9 @@ def output_table(rows: pa.Table) -> pa.Table:
     columns["parents"] = hex_parents(rows["parents"])
     columns["digital_source_type"] = pc.take(terms, pc.index_in(columns["kind"], kinds))
     struct = pa.StructArray.from_arrays([columns[name] for name in provenance.FIELDS], list(provenance.FIELDS))
-    hidden = {"text", "tokens", "id", "file", "row", *provenance.FIELDS}
-    kept = [name for name in rows.column_names if name not in hidden]
-    arrays = [flat(rows["text"]), *(flat(rows[name]) for name in kept), struct]
-    assert count == len(struct)
-    return pa.table(arrays, names=["text", *kept, "provenance"])
+    further = [name for name in rows.column_names if name in ("spans", "bindings") or name.startswith(KEPT)]
+    arrays = [flat(rows["text"]), *(flat(rows[name]) for name in further), struct]
+    return pa.table(arrays, names=["text", *(name.removeprefix(KEPT) for name in further), "provenance"])
 
 
 def output_hashes(rows: pa.Table) -> npt.NDArray[np.uint8]:
@@ -218,6 +220,12 @@ def output_hashes(rows: pa.Table) -> npt.NDArray[np.uint8]:
             column = pc.binary_join(column, ",")
         columns.append(ragged(pc.fill_null(column.cast(pa.string()), "")))
     return provenance.record_hashes(columns)
+
+
+def json_objects(columns: dict[str, Any], rows: int) -> pa.Array:
+    """One JSON object a row, as text, from arrays of numbers or of strings and None."""
+    arrays = [pa.array(values, from_pandas=False) for values in columns.values()]
+    return strings(*_objects(list(columns), arrays, rows, newline=False))
 
 
 def to_jsonl(rows: pa.Table) -> bytes:

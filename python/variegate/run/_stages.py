@@ -163,7 +163,7 @@ class AugmentStep(Step):
         self.stage = stage
         said: dict[str, Any] = {"name": stage.label, "ops": stage.ops}
         if any(op.domain == "token" for op in made_ops(stage)):
-            said["tokenizer"] = context.tokenizer_hash
+            said["tokenizer"] = context.tokenizer.fingerprint
         self.spec = {"augment": said}
         self.ops_hash = ops_hash(self.spec)
         self.seed = stage_seed(context.recipe.seed, stage.label)
@@ -216,7 +216,7 @@ class AugmentStep(Step):
         made = provenance.child_record_ids(
             parents, spec=bytes.fromhex(self.ops_hash), seed=self.context.recipe.seed, k=count
         )
-        columns = {name: rows[name] for name in rows.column_names if name not in ("tokens", "spans")}
+        columns = {name: rows[name] for name in rows.column_names if name not in ("tokens", "spans", "bindings")}
         columns |= {
             "text": records.strings(texts.data, texts.offsets),
             "record_id": records.id_column(made),
@@ -258,61 +258,65 @@ class TemplatesStep(Step):
         from variegate.templates import Grammar
 
         self.stage = stage
-        text = stage.grammar
-        if text is None:
-            item = next(item for item in context.inputs if item.source == stage.label)
-            text = item.where.read_text("utf-8")
-        try:
-            self.grammar = Grammar(text)
-        except InvalidInput as error:
-            where = context.recipe.base / stage.path if stage.path else f"grammar of stage '{stage.label}'"
-            raise InvalidInput(f"{where}: {error}") from None
-        self.spec = {"templates": {"name": stage.label, "grammar": hashlib.sha256(text.encode()).hexdigest()}}
+        if stage.path is None:
+            try:
+                self.grammar = Grammar(stage.grammar or "", name=stage.label)
+            except InvalidInput as error:
+                raise InvalidInput(f"grammar of stage '{stage.label}': {error}") from None
+        else:
+            self.grammar = Grammar.from_file(context.recipe.base / stage.path, name=stage.label)
+        said = {"name": stage.label, "grammar": self.grammar.fingerprint, "law": stage.law}
+        self.spec = {"templates": said}
         self.ops_hash = ops_hash(self.spec)
         possible = self.grammar.count()
-        if stage.count > possible:
-            raise InvalidInput(f"stage '{stage.label}' asks for {stage.count} records, but the grammar has {possible}")
+        if stage.law == "uniform" and stage.count > possible:
+            message = f"stage '{stage.label}' asks for {stage.count} records, but its grammar has {possible}"
+            raise InvalidInput(f"{message}: lower count, or repeat some with law: weights")
 
     def tasks(self, parts: list[Part]) -> Iterator[tuple[int, Task]]:
-        """Slices of the sample, after the parts that pass."""
-        sample: list[TextBatch] = []
-        for number, start in enumerate(range(0, self.stage.count, self.rows_per_part)):
-            yield number, lambda start=start, number=number: self.slice(sample, number, start)  # type: ignore[misc]
+        """One task for each part to make."""
+        for number in range(self.made_parts()):
+            yield number, lambda number=number: self.make(number)  # type: ignore[misc]
+
+    def made_parts(self) -> int:
+        """How many parts the stage makes."""
+        return -(-self.stage.count // self.rows_per_part)
 
     def output(self, parts: list[Part], made: list[Part]) -> list[Part]:
         """What came, then what was made."""
         return parts + made
 
-    def slice(self, sample: list[TextBatch], number: int, start: int) -> Outcome:
-        """The records from `start` on."""
-        context = self.context
-        if not sample:
-            sample.append(self.grammar.sample(self.stage.count, seed=stage_seed(context.recipe.seed, self.label)))
-        stop = min(self.stage.count, start + self.rows_per_part)
-        batch = sample[0][start:stop]
-        k = np.arange(start, stop, dtype=np.int64)
-        none = np.empty((len(k), 0), np.uint8)
+    def make(self, number: int) -> Outcome:
+        """Every so-manieth draw, so that no part needs another."""
+        context, stage = self.context, self.stage
+        of = self.made_parts()
+        count = len(range(number, stage.count, of))
+        weights = stage.law == "weights"
+        batch = self.grammar.sample(count, seed=context.recipe.seed, law=stage.law, replace=weights, shard=(number, of))
+        k = batch.rows["_k"].astype(np.int64)
+        none = np.empty((count, 0), np.uint8)
         made = provenance.child_record_ids(none, spec=bytes.fromhex(self.ops_hash), seed=context.recipe.seed, k=k)
         columns: dict[str, Any] = {
             "text": records.strings(batch.data, batch.offsets),
             "record_id": records.id_column(made),
-            "id": pa.array(provenance.child_ids(np.zeros(len(k), np.uint64), stage=self.label, k=k)),
-            "parents": pa.ListArray.from_arrays(pa.array(np.zeros(len(k) + 1, np.int32)), pa.array([], records.ID)),
+            "id": pa.array(provenance.child_ids(np.zeros(count, np.uint64), stage=self.label, k=k)),
+            "parents": pa.ListArray.from_arrays(pa.array(np.zeros(count + 1, np.int32)), pa.array([], records.ID)),
             "source": self.label,
-            "license": self.stage.license,
+            "license": stage.license,
             "kind": "templated",
             "generation": 0,
             "ops": self.ops_hash,
             "seed": context.recipe.seed,
+            "spans": character_spans(batch),
+            "bindings": records.json_objects({name: batch.rows[name] for name in self.grammar.bindings}, count),
         }
-        columns["spans"] = character_spans(batch)
-        rows = context.tokenized(records.table(columns, context.schema, len(k)))
+        rows = context.tokenized(records.table(columns, context.schema, count))
         examples = []
         if number == 0:
             for row in rows.slice(0, EXAMPLES).to_pylist():
                 spans = [[span["start"], span["end"], span["tag"]] for span in row["spans"] or []]
                 examples.append({"text": row["text"][:EXAMPLE_CHARACTERS], "spans": spans})
-        return Outcome(rows, None, 0, len(k), examples)
+        return Outcome(rows, None, 0, count, examples)
 
 
 class Filter(Step):
@@ -386,12 +390,15 @@ class DedupStep(Filter):
         from variegate import dedup
         from variegate.batch import TokenBatch
 
+        if not parts:
+            return Decision(np.empty(0, bool), np.empty(0, str))
         context = self.context
-        columns = ["record_id", "kind", "generation", "text", "tokens"]
-        ids, kinds, generations, digests, tokens, lengths = [], [], [], [], [], []
+        columns = ["record_id", "id", "kind", "generation", "text", "tokens"]
+        ids, keys, kinds, generations, digests, tokens, lengths = [], [], [], [], [], [], []
         for part in parts:
             rows = context.read(part, columns)
             ids.append(records.ids_of(rows["record_id"]))
+            keys.append(records.flat(rows["id"]).to_numpy())
             kinds.append(np.asarray(pc.not_equal(rows["kind"], "human")))
             generations.append(records.flat(rows["generation"]).to_numpy())
             digests.append(provenance.record_hashes([records.ragged(rows["text"])])[:, :16])
@@ -405,7 +412,7 @@ class DedupStep(Filter):
         ranked = np.lexsort((low, high, -length, np.concatenate(generations), np.concatenate(kinds)))
         order = np.empty(len(ranked), np.int64)
         order[ranked] = np.arange(len(ranked))
-        batch = TokenBatch(np.concatenate(tokens), offsets)
+        batch = TokenBatch(np.concatenate(tokens), offsets, ids=np.concatenate(keys))
         if self.stage.threshold is None:
             found = dedup.exact(batch, order=order)
         else:
