@@ -139,7 +139,7 @@ def test_without_keep_source_the_originals_are_in_the_ledger(tmp_path):
 @pytest.fixture
 def small_units(monkeypatch):
     """Parts of a few kilobytes, so that small inputs have many."""
-    monkeypatch.setattr(_inputs, "UNIT_BYTES", 4096)
+    monkeypatch.setattr(_inputs, "UNIT_BYTES", 8192)
 
 
 @pytest.mark.usefixtures("small_units")
@@ -435,6 +435,145 @@ def test_progress_is_told(tmp_path):
     assert all(event.stages == 3 for event in events)
 
 
+WHOLE = """\
+version: 1
+seed: 7
+sources:
+  - {name: real, path: in.jsonl, id: id, license: PSF-2.0, kind: human, keep: [id]}
+  - {name: made, path: made.jsonl, license: MIT, kind: generated, generation: 1, generator: m@1}
+stages:
+  - augment:
+      variants: 2
+      ops:
+        - TokenDropout: {rate: 0.02}
+        - KeyboardTypo: {rate: 0.01}
+        - TokenDropout: {rate: 0.02}
+  - templates:
+      name: sums
+      count: 300
+      license: CC0-1.0
+      grammar: "task = what is {a=int 2..99} plus {b=int 2..99}? <answer>é{=a+b}</answer>"
+  - dedup: {threshold: 0.8}
+  - measure: {reference: real}
+mix: {max_synthetic: 0.7, retain_real: 0.9}
+output: {rows_per_shard: 150}
+"""
+
+
+def whole(folder):
+    recipe = make(folder, WHOLE, [*lines(200), *({**record, "id": record["id"] + "x"} for record in lines(20))])
+    write_lines(folder / "made.jsonl", [{"text": record["text"]} for record in [*lines(5), *lines(20, seed=2)]])
+    return recipe
+
+
+@pytest.mark.usefixtures("small_units")
+def test_all_stages_together(tmp_path):
+    recipe = whole(tmp_path)
+    out = tmp_path / "out"
+    run(recipe, out, workers=2)
+    run(recipe, tmp_path / "one", workers=1)
+    assert content(out) == content(tmp_path / "one")
+    check(out)
+    rows = rows_of(out)
+    report = json.loads((out / "report.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == ["read", "augment", "sums", "dedup", "measure", "mix"]
+    for stage in report["stages"]:
+        assert stage["in"] + stage["created"] == stage["out"] + stage["rejected"]
+        assert stage["tokens"] > 0
+    rejected = rejects_of(out)
+    assert len(rejected) == sum(stage["rejected"] for stage in report["stages"])
+
+    # Of equal texts the real one stays, then the one with the smaller id.
+    texts = {row["provenance"]["record_id"]: row for row in rows}
+    copies = [row for row in rejected if row["reason"] == "duplicate"]
+    assert len([row for row in copies if row["stage"] == "dedup"]) >= 25
+    seen = texts | {row["record_id"]: row for row in rejected}
+    for row in copies:
+        assert seen[row["kept"]]["text"] == row["text"]
+        assert row["similarity"] == 1
+    for row in rejected:
+        if row["reason"] == "near_duplicate":
+            assert row["kept"] in seen
+            assert 0.8 <= row["similarity"] <= 1
+    human = [row for row in rows if row["provenance"]["kind"] == "human"]
+    assert len(human) == 200
+    assert all(row["provenance"]["parents"] == [] for row in human)
+    assert sorted({row["provenance"]["source"] for row in rows}) == ["made", "real", "sums"]
+
+    sums = [row for row in rows if row["provenance"]["kind"] == "templated"]
+    assert len({row["text"] for row in sums}) == len(sums) > 0
+    for row in sums:
+        bound, (span,) = json.loads(row["bindings"]), row["spans"]
+        assert row["text"][span["start"] : span["end"]] == f"é{bound['a'] + bound['b']}"
+        assert span["tag"] == "answer"
+        assert row["text"].startswith(f"what is {bound['a']} plus {bound['b']}?")
+    for row in rows:
+        if row["provenance"]["generator"] == "m@1":
+            assert row["provenance"]["generation"] == 1
+        assert (row["id"] is None) == (row["provenance"]["source"] != "real")
+
+    tokens = {kind: share["tokens"] for kind, share in report["shares"]["kind"].items()}
+    synthetic = sum(count for kind, count in tokens.items() if kind != "human")
+    assert synthetic <= 0.7 * sum(tokens.values())
+    assert report["measures"]["real"]["coverage"] == 1
+    assert report["measures"]["measure"]["tail_coverage"] == 1
+    assert report["measures"]["measure"]["duplicate_share"] == 0
+    example = next(e for e in report["stages"][3]["examples"] if e["reason"] == "duplicate")
+    assert example["kept"]["text"] == example["dropped"]["text"]
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_cut_run_of_all_stages_continues_to_the_same_bytes(tmp_path):
+    recipe = whole(tmp_path)
+    run(recipe, tmp_path / "out")
+    before = content(tmp_path / "out")
+    records, _ = _journal.replay((tmp_path / "out" / "journal.log").read_bytes())
+    for stage in range(6, -1, -1):
+        last = max(i for i, r in enumerate(records) if r.get("stage") == stage and r["record"] in ("part", "stage"))
+        for count in (last, last - 1):
+            (tmp_path / "out" / "journal.log").write_bytes(
+                _journal.MAGIC + b"".join(map(_journal.frame, records[:count]))
+            )
+            (tmp_path / "out" / "manifest.json").unlink()
+            run(recipe, tmp_path / "out")
+            assert content(tmp_path / "out") == before
+
+
+def test_two_stages_of_the_same_ops_draw_different_noise(tmp_path):
+    text = (
+        PLAIN
+        + """\
+stages:
+  - augment: {name: first, ops: [{KeyboardTypo: {rate: 0.05}}]}
+  - augment: {name: second, ops: [{KeyboardTypo: {rate: 0.05}}]}
+"""
+    )
+    run(make(tmp_path, text, lines(20)), tmp_path / "out")
+    texts = [row["text"] for row in rows_of(tmp_path / "out")]
+    assert len(texts) == 80
+    assert len(set(texts)) == 80
+
+
+def test_a_broken_grammar_is_placed(tmp_path):
+    text = 'version: 1\nstages: [{templates: {count: 3, grammar: "a = {b"}}]\n'
+    with pytest.raises(InvalidInput, match=r"^grammar of stage 'templates': line 1, column \d+: "):
+        run(make(tmp_path, text), tmp_path / "out")
+    (tmp_path / "g.txt").write_text("a = hello\nb = {c")
+    text = "version: 1\nstages: [{templates: {count: 3, path: g.txt}}]\n"
+    with pytest.raises(InvalidInput, match=rf"^{tmp_path}/g.txt: line 2, column \d+: "):
+        run(make(tmp_path, text), tmp_path / "out")
+    text = "version: 1\nstages: [{templates: {count: 3, grammar: 'a = x | y'}}]\n"
+    with pytest.raises(InvalidInput) as caught:
+        run(make(tmp_path, text), tmp_path / "out")
+    message = (
+        "stage 'templates' asks for 3 records, but its grammar has 2: lower count, or repeat some with law: weights"
+    )
+    assert str(caught.value) == message
+    assert not (tmp_path / "out").exists()
+    repeated = run(make(tmp_path, text.replace("count: 3", "count: 3, law: weights")), tmp_path / "out")
+    assert repeated.rows == 3
+
+
 # What a killed run leaves, and what becomes of it.
 
 
@@ -470,7 +609,7 @@ def test_what_was_committed_is_never_done_again(tmp_path):
 CHILD = """
 import os, signal, sys
 from variegate.run import _inputs, _journal, _store, run
-_inputs.UNIT_BYTES = 4096
+_inputs.UNIT_BYTES = 8192
 left, where = int(sys.argv[3]), sys.argv[4]
 def count(function, name):
     def counted(*args, **named):

@@ -374,6 +374,7 @@ class _Engine:
             made = list(self.run_tasks(pool, index, step, parts, meter))
         outputs = step.output(parts, [Part(record) for record in made])
         if index not in self.finished:
+            result = step.result(outputs)
             meter.close()
             self.finished[index] = {
                 "record": "stage",
@@ -381,7 +382,7 @@ class _Engine:
                 "name": step.label,
                 "parts": len(made),
                 "seconds": round(meter.seconds, 3),
-                "result": step.result(outputs),
+                "result": result,
             }
             self.journal.append(self.finished[index])
         self.context.results[step.label] = self.finished[index]["result"]

@@ -654,6 +654,11 @@ def text_edits(before: str, after: str) -> list[list[int]]:
     old_at, new_at = (np.cumsum([0, *map(len, words)]).tolist() for words in (old, new))
     edits = []
     for what, a, b, c, d in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
-        if what != "equal":
-            edits.append([old_at[a], old_at[b], new_at[c], new_at[d]])
+        if what == "equal":
+            continue
+        start, other = old_at[a], new_at[c]
+        inner = difflib.SequenceMatcher(None, before[start : old_at[b]], after[other : new_at[d]], autojunk=False)
+        for kind, i, j, k, m in inner.get_opcodes():
+            if kind != "equal":
+                edits.append([start + i, start + j, other + k, other + m])
     return edits
