@@ -65,6 +65,12 @@ def test_import_of_the_kernels_loads_neither_torch_nor_triton():
     assert not {name for name in loaded_by("import variegate.kernels") if within(name, HEAVY)}
 
 
+@pytest.mark.parametrize("name", sorted(set(variegate.__all__)))
+def test_every_public_name_is_there(name):
+    assert getattr(variegate, name) is not None
+    assert name in dir(variegate)
+
+
 @pytest.mark.parametrize("name", [name for name in modules() if not within(name, LEAVES)])
 def test_the_library_never_imports_a_leaf(name):
     assert not {target for target in imports(name, modules()[name]) if within(target, LEAVES)}

@@ -68,6 +68,11 @@ def test_the_wheel_has_every_file_of_the_package(in_wheel):
     assert packed == ours | kernels
 
 
+def test_the_wheel_has_the_data_file_of_the_default_tokenizer(in_wheel):
+    [name] = [name for name in in_wheel if name.startswith("variegate/data/")]
+    assert len(in_wheel[name]) > 10_000
+
+
 def test_one_wheel_serves_python_3_11_and_later(wheel, in_wheel):
     assert "-cp311-abi3-" in wheel.name
     assert "variegate/py.typed" in in_wheel
