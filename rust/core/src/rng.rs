@@ -120,6 +120,12 @@ impl Stream {
         debug_assert!(lane < 16);
         Words { stream: *self, block: lane << 28, ready: [0; 4], left: 0 }
     }
+
+    /// [`words`](Self::words) of lane 0 where its first block is known, from [`first_blocks`].
+    #[inline]
+    pub fn words_after(&self, first: [u32; 4]) -> Words {
+        Words { stream: *self, block: 1, ready: first, left: 4 }
+    }
 }
 
 multiversion! {
@@ -159,6 +165,22 @@ fn fill_body(block: u32, epoch: u32, id: [u32; 2], key: [u32; 2], out: &mut [u32
         let words = philox([block, epoch, id[0], id[1]], key);
         chunk.copy_from_slice(&words[..chunk.len()]);
         block = block.wrapping_add(1);
+    }
+}
+
+multiversion! {
+    /// Block 0 of lane 0 for each of `ids`, several at a time: for many rows that draw a few words each.
+    ///
+    /// # Panics
+    /// If `out` is shorter than `ids`.
+    pub fn first_blocks(key: u64, epoch: u32, ids: &[u64], out: &mut [[u32; 4]]) = first_blocks_body
+}
+
+#[inline(always)]
+fn first_blocks_body(key: u64, epoch: u32, ids: &[u64], out: &mut [[u32; 4]]) {
+    let key = [key as u32, (key >> 32) as u32];
+    for (&id, out) in ids.iter().zip(&mut out[..ids.len()]) {
+        *out = philox([0, epoch, id as u32, (id >> 32) as u32], key);
     }
 }
 
@@ -359,6 +381,12 @@ mod tests {
                 let mut out = vec![0; n];
                 stream.fill(level, lane, &mut out);
                 prop_assert_eq!(&out, &expected);
+            }
+            for level in Level::available() {
+                let mut first = [[0; 4]];
+                first_blocks(level, key, epoch, &[id], &mut first);
+                let mut words = stream.words_after(first[0]);
+                prop_assert!((0..n).all(|i| words.next_word() == stream.word(0, i)));
             }
             let mut words = stream.words(lane);
             prop_assert!(expected.drain(..).all(|word| words.next_word() == word));

@@ -31,7 +31,7 @@ pub(super) struct Program {
     pub root: u32,
     pub children: Vec<Child>,
     pub ways: Vec<Way>,
-    /// `Child::after` and `Way::before` of a grammar with more derivations than 64 bits can number.
+    /// `Child::count` and `Way::before` of a grammar with more derivations than 64 bits can number.
     pub big: Option<Big>,
     pub literals: String,
     pub ranges: Vec<IntRange>,
@@ -95,11 +95,11 @@ pub(super) enum Node {
     Close,
 }
 
-/// A part of a sequence, and how many derivations the parts after it have together.
+/// A part of a sequence, and how many derivations it has.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Child {
     pub node: u32,
-    pub after: u64,
+    pub count: u64,
 }
 
 /// An alternative, how many derivations lie in those before it, and its column of the alias table (Vose 1991, in
@@ -114,7 +114,7 @@ pub(super) struct Way {
 
 #[derive(Debug)]
 pub(super) struct Big {
-    pub after: Vec<BigUint>,
+    pub count: Vec<BigUint>,
     pub before: Vec<BigUint>,
 }
 
@@ -184,7 +184,7 @@ struct Compiler<'a> {
     counts: Vec<BigUint>,
     bits: Vec<u64>,
     sizes: Vec<u64>,
-    after: Vec<BigUint>,
+    child_counts: Vec<BigUint>,
     before: Vec<BigUint>,
     program: Program,
 }
@@ -226,7 +226,7 @@ impl<'a> Compiler<'a> {
             counts: Vec::new(),
             bits: Vec::new(),
             sizes: Vec::new(),
-            after: Vec::new(),
+            child_counts: Vec::new(),
             before: Vec::new(),
             program: Program {
                 nodes: Vec::new(),
@@ -644,6 +644,17 @@ impl<'a> Compiler<'a> {
 
     fn emit_items(&mut self, items: &[Item], at: usize, of: &Instances, cursor: &mut usize) -> Result<Option<u32>> {
         let mut parts = Vec::with_capacity(items.len());
+        if !self.emit_parts(items, of, cursor, &mut parts)? {
+            return Ok(None);
+        }
+        match parts[..] {
+            [only] => Ok(Some(only)),
+            _ => self.sequence(&parts, at).map(Some),
+        }
+    }
+
+    /// Appends the nodes of `items` to `parts`; false if one of them has none.
+    fn emit_parts(&mut self, items: &[Item], of: &Instances, cursor: &mut usize, parts: &mut Vec<u32>) -> Result<bool> {
         let mut possible = true;
         for item in items {
             let node = match item {
@@ -660,14 +671,9 @@ impl<'a> Compiler<'a> {
                         tags.push(name.clone());
                         tags.len() - 1
                     }) as u32;
-                    match self.emit_items(items, at, of, cursor)? {
-                        Some(inner) => {
-                            let open = self.node(Node::Open { tag }, BigUint::from(1u8), 0, 0);
-                            let close = self.node(Node::Close, BigUint::from(1u8), 0, 0);
-                            Some(self.sequence(&[open, inner, close], at)?)
-                        }
-                        None => None,
-                    }
+                    parts.push(self.node(Node::Open { tag }, BigUint::from(1u8), 0, 0));
+                    possible &= self.emit_parts(items, of, cursor, parts)?;
+                    Some(self.node(Node::Close, BigUint::from(1u8), 0, 0))
                 }
                 Item::Name { name, .. } if self.by_name.contains_key(name.as_str()) => {
                     *cursor += 1;
@@ -678,11 +684,7 @@ impl<'a> Compiler<'a> {
             possible &= node.is_some();
             parts.extend(node);
         }
-        match parts[..] {
-            _ if !possible => Ok(None),
-            [only] => Ok(Some(only)),
-            _ => self.sequence(&parts, at).map(Some),
-        }
+        Ok(possible)
     }
 
     fn sequence(&mut self, parts: &[u32], at: usize) -> Result<u32> {
@@ -690,16 +692,15 @@ impl<'a> Compiler<'a> {
         let size = parts.iter().fold(0u64, |sum, &node| sum.saturating_add(self.sizes[node as usize]));
         self.check_limits(bits, size, at)?;
         let first = self.program.children.len();
-        self.program.children.extend(parts.iter().map(|&node| Child { node, after: 0 }));
-        self.after.resize(first + parts.len(), BigUint::ZERO);
-        let mut after = BigUint::from(1u8);
-        for (i, &node) in parts.iter().enumerate().rev() {
-            self.program.children[first + i].after = small(&after);
-            let count = &after * &self.counts[node as usize];
-            self.after[first + i] = std::mem::replace(&mut after, count);
+        let mut product = BigUint::from(1u8);
+        for &node in parts {
+            let count = &self.counts[node as usize];
+            product *= count;
+            self.program.children.push(Child { node, count: small(count) });
+            self.child_counts.push(count.clone());
         }
         let end = self.program.children.len() as u32;
-        Ok(self.node(Node::Seq { first: first as u32, end }, after, bits, size))
+        Ok(self.node(Node::Seq { first: first as u32, end }, product, bits, size))
     }
 
     fn check_limits(&self, bits: u64, size: u64, at: usize) -> Result<()> {
@@ -839,7 +840,7 @@ impl<'a> Compiler<'a> {
         self.program.root = root.expect("a start without derivations was refused");
         self.program.count = std::mem::take(&mut self.counts[self.program.root as usize]);
         if u64::try_from(&self.program.count).is_err() {
-            self.program.big = Some(Big { after: self.after, before: self.before });
+            self.program.big = Some(Big { count: self.child_counts, before: self.before });
         }
         Ok(self.program)
     }

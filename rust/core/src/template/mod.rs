@@ -33,7 +33,8 @@ use self::permute::Permutation;
 use self::walk::{Decide, Draw, Find, FindBig, Walker};
 use crate::error::{Error, Result};
 use crate::par;
-use crate::rng::{Domain, Stream, Words, mix64, op_key};
+use crate::rng::{Domain, Stream, Words, first_blocks, mix64, op_key};
+use crate::simd::level;
 
 /// The longest source of a grammar, in bytes.
 const MAX_SOURCE: usize = 1 << 26;
@@ -202,21 +203,18 @@ impl Grammar {
         }
         let source = self.source(how, needed)?;
         let key = op_key(Domain::Templates, how.seed, how.name, 0);
-        let draw = |row: usize| shard + shards * row as u64;
+        let draws: Vec<u64> = (0..how.rows as u64).map(|row| shard + shards * row).collect();
         let grain = if par::threads() == 1 { how.rows.max(1) } else { GRAIN };
         let parts = par::map_tasks(how.rows.div_ceil(grain), |task| {
-            let rows = task * grain..how.rows.min((task + 1) * grain);
-            self.draw_rows(&source, key, rows.map(draw))
+            self.draw_rows(&source, key, &draws[task * grain..how.rows.min((task + 1) * grain)])
         });
         let mut parts = parts.into_iter();
-        let (mut expanded, mut indices) =
-            parts.next().unwrap_or_else(|| self.draw_rows(&source, key, std::iter::empty()))?;
+        let (mut expanded, mut indices) = parts.next().unwrap_or_else(|| self.draw_rows(&source, key, &[]))?;
         for part in parts {
             let (more, more_indices) = part?;
             expanded.append(more);
             indices.extend(more_indices);
         }
-        let draws: Vec<u64> = (0..how.rows).map(draw).collect();
         let ids = draws.iter().map(|&k| mix64(&[key, k])).collect();
         Ok(Sample { expanded, draws, ids, indices: self.program.big.is_none().then_some(indices) })
     }
@@ -245,49 +243,44 @@ impl Grammar {
         Ok(Source::Permuted(Permutation::new(op_key(Domain::Templates, how.seed, how.name, 1), last)))
     }
 
-    fn draw_rows(
-        &self,
-        source: &Source,
-        key: u64,
-        draws: impl ExactSizeIterator<Item = u64>,
-    ) -> Result<(Expanded, Vec<u64>)> {
-        let words = |k: u64| Stream::new(key, 0, k).words(0);
-        let mut indices = Vec::with_capacity(if self.program.big.is_none() { draws.len() } else { 0 });
-        let count = u64::try_from(&self.program.count).ok();
-        let expanded = match (source, count) {
-            (Source::Weights, _) => {
-                let mut walker = Walker::new(&self.program, draws.len());
-                for k in draws {
-                    let mut decide = Draw { words: words(k), rank: 0 };
+    fn draw_rows(&self, source: &Source, key: u64, draws: &[u64]) -> Result<(Expanded, Vec<u64>)> {
+        let program = &self.program;
+        let mut indices = Vec::with_capacity(if program.big.is_none() { draws.len() } else { 0 });
+        let expanded = match (source, u64::try_from(&program.count)) {
+            (Source::Weights, count) => {
+                let mut walker = Walker::new(program, draws.len());
+                each_draw(key, draws, |k, words| {
+                    let mut decide = Draw { words, rank: 0 };
                     self.expand(&mut walker, &mut decide, 1, &|| format!("draw {k}"))?;
-                    if count.is_some() {
+                    if count.is_ok() {
                         indices.push(decide.rank);
                     }
-                }
+                    Ok(())
+                })?;
                 walker.out
             }
-            (_, Some(count)) => {
-                let mut walker = Walker::new(&self.program, draws.len());
-                for k in draws {
+            (_, Ok(count)) => {
+                let mut walker = Walker::new(program, draws.len());
+                each_draw(key, draws, |k, mut words| {
                     let index = match source {
                         Source::Permuted(permutation) => permutation.at(u128::from(k)) as u64,
-                        _ => words(k).below_u64(count),
+                        _ => words.below_u64(count),
                     };
-                    self.expand(&mut walker, &mut Find, index, &|| format!("draw {k}, derivation {index}"))?;
                     indices.push(index);
-                }
+                    self.expand(&mut walker, &mut Find, index, &|| format!("draw {k}, derivation {index}"))
+                })?;
                 walker.out
             }
-            (_, None) => {
-                let mut walker = Walker::new(&self.program, draws.len());
-                for k in draws {
+            (_, Err(_)) => {
+                let mut walker = Walker::new(program, draws.len());
+                each_draw(key, draws, |k, mut words| {
                     let index = match source {
                         Source::Permuted(permutation) => BigUint::from(permutation.at(u128::from(k))),
-                        _ => below(&mut words(k), &self.program.count),
+                        _ => below(&mut words, &program.count),
                     };
                     let what = || format!("draw {k}, derivation {index}");
-                    self.expand(&mut walker, &mut FindBig, index.clone(), &what)?;
-                }
+                    self.expand(&mut walker, &mut FindBig, index.clone(), &what)
+                })?;
                 walker.out
             }
         };
@@ -322,6 +315,20 @@ enum Source {
     Weights,
     Uniform,
     Permuted(Permutation),
+}
+
+/// Calls `work` with each draw and its words.
+#[inline]
+fn each_draw(key: u64, draws: &[u64], mut work: impl FnMut(u64, Words) -> Result<()>) -> Result<()> {
+    const BLOCK: usize = 64;
+    let mut first = [[0; 4]; BLOCK];
+    for draws in draws.chunks(BLOCK) {
+        first_blocks(level(), key, 0, draws, &mut first);
+        for (&k, &first) in draws.iter().zip(&first) {
+            work(k, Stream::new(key, 0, k).words_after(first))?;
+        }
+    }
+    Ok(())
 }
 
 /// A uniform number below `n`, exactly: as many words as `n` has, low first, the top one masked, until it is below.

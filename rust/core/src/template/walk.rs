@@ -15,7 +15,7 @@ use crate::rng::Words;
 pub(super) trait Decide {
     type Number: Clone;
 
-    /// The number of child `i` of a sequence; called for every child, in order, with the same `number`.
+    /// The number of child `i` of a sequence; called for every child, last to first, with the same `number`.
     fn child(&mut self, number: &mut Self::Number, program: &Program, i: usize) -> Self::Number;
 
     /// The way taken among `first..end`, and its number.
@@ -43,7 +43,9 @@ impl Decide for Draw {
 
     #[inline]
     fn child(&mut self, step: &mut u64, program: &Program, i: usize) -> u64 {
-        step.wrapping_mul(program.children[i].after)
+        let part = *step;
+        *step = part.wrapping_mul(program.children[i].count);
+        part
     }
 
     #[inline]
@@ -79,10 +81,13 @@ impl Decide for Find {
 
     #[inline]
     fn child(&mut self, rest: &mut u64, program: &Program, i: usize) -> u64 {
-        let after = program.children[i].after;
-        let rank = *rest / after;
-        *rest -= rank * after;
-        rank
+        let count = program.children[i].count;
+        if count == 1 {
+            return 0;
+        }
+        let part = *rest % count;
+        *rest /= count;
+        part
     }
 
     #[inline]
@@ -105,10 +110,10 @@ impl Decide for FindBig {
     type Number = BigUint;
 
     fn child(&mut self, rest: &mut BigUint, program: &Program, i: usize) -> BigUint {
-        let after = &program.big.as_ref().expect("made for big programs").after[i];
-        let rank = &*rest / after;
-        *rest %= after;
-        rank
+        let count = &program.big.as_ref().expect("made for big programs").count[i];
+        let part = &*rest % count;
+        *rest /= count;
+        part
     }
 
     fn way(&mut self, rank: BigUint, program: &Program, first: u32, end: u32, _total: u32) -> (usize, BigUint) {
@@ -222,12 +227,10 @@ impl<'a, D: Decide> Walker<'a, D> {
                     text.extend_from_slice(&program.literals.as_bytes()[start as usize..end as usize]);
                 }
                 Node::Seq { first, end } => {
-                    let bottom = self.stack.len();
-                    for i in first as usize..end as usize {
+                    for i in (first as usize..end as usize).rev() {
                         let part = decide.child(&mut number, program, i);
                         self.stack.push((program.children[i].node, part));
                     }
-                    self.stack[bottom..].reverse();
                 }
                 Node::Choice { first, end, total } => {
                     let (way, number) = decide.way(number, program, first, end, total);
@@ -311,9 +314,19 @@ fn compute(code: &Code, slots: &[i64], strings: &[String], text: &mut Vec<u8>) -
     Ok(())
 }
 
-/// `value` in decimal.
+/// `value` in decimal. Arrays of known length are much cheaper to append than slices: most values are small.
 #[inline]
 fn push_int(text: &mut Vec<u8>, value: i64) {
+    let digit = |value: i64| b'0' + (value % 10) as u8;
+    match value {
+        0..10 => text.push(digit(value)),
+        10..100 => text.extend_from_slice(&[digit(value / 10), digit(value)]),
+        100..1000 => text.extend_from_slice(&[digit(value / 100), digit(value / 10), digit(value)]),
+        _ => push_long(text, value),
+    }
+}
+
+fn push_long(text: &mut Vec<u8>, value: i64) {
     let mut digits = [0u8; 20];
     let mut at = digits.len();
     let mut rest = value.unsigned_abs();
