@@ -14,7 +14,7 @@ import pytest
 import variegate
 
 PACKAGE = Path(variegate.__file__).parent
-LEAVES = ("variegate.cli", "variegate.report", "variegate.loaders")
+LEAVES = ("variegate.__main__", "variegate.cli", "variegate.report", "variegate.loaders")
 HEAVY = ("torch", "triton", "pyarrow", "pydantic", "yaml", "rich", "typer", "tokenizers", "transformers", "gigatoken")
 HEAVY += ("datasets", "ray", "pandas", "awkward")
 

@@ -37,12 +37,24 @@ REPORT: dict[str, Any] = {
             "license": "PSF-2.0",
             "files": 1,
             "bytes": 11_500_000,
-            "rows": 1003,
+            "rows": 1000,
             "rejected": 3,
-            "reasons": {"empty text": 3},
         }
     ],
     "stages": [
+        {
+            "name": "read",
+            "kind": "read",
+            "in": 1003,
+            "created": 0,
+            "out": 1000,
+            "rejected": 3,
+            "reasons": {"empty_text": 3},
+            "seconds": 1.0,
+            "tokens": 3_000_000,
+            "bytes": 11_500_000,
+            "examples": [],
+        },
         {
             "name": "augment",
             "kind": "augment",
@@ -84,18 +96,18 @@ REPORT: dict[str, Any] = {
             "created": 0,
             "out": 4300,
             "rejected": 200,
-            "reasons": {"near duplicate": 150, "exact duplicate": 50},
+            "reasons": {"near_duplicate": 150, "duplicate": 50},
             "seconds": 4.0,
             "tokens": 3_000_000,
             "bytes": 12_000_000,
             "examples": [
                 {
-                    "reason": "near duplicate",
+                    "reason": "near_duplicate",
                     "similarity": 0.875,
                     "kept": {"record_id": "01" * 16, "text": "Return the first item, or raise KeyError."},
                     "dropped": {"record_id": "02" * 16, "text": "Return the last item, or raise IndexError."},
                 },
-                {"reason": "near duplicate", "record_id": "03" * 16, "text": "alone"},
+                {"reason": "near_duplicate", "record_id": "03" * 16, "text": "alone"},
             ],
         },
     ],
@@ -203,7 +215,7 @@ def test_hostile_text_stays_text_wherever_it_stands() -> None:
         return value + HOSTILE if isinstance(value, str) else value
 
     report = poisoned(REPORT) | {"version": 1}
-    report["stages"][2]["reasons"] = {HOSTILE: 200}
+    report["stages"][3]["reasons"] = {HOSTILE: 200}
     report["shares"]["source"] = {HOSTILE: {"rows": 4300, "bytes": 1}}
     report["measures"] = {HOSTILE: REPORT["measures"]["output"]}
     source = page(report, out=HOSTILE)
@@ -221,20 +233,20 @@ def test_the_funnel_adds_up_and_shows_every_reason() -> None:
     assert problems(REPORT) == []
     parsed = Page(page(REPORT, out="out"))
     assert "1,003 read + 3,500 created = 4,300 written + 203 dropped." in parsed.text
-    for reason, count in (("empty text", "3"), ("near duplicate", "150"), ("exact duplicate", "50")):
+    for reason, count in (("empty text", "3"), ("near duplicate", "150"), ("duplicate", "50")):
         assert f"{count} {reason}" in parsed.text
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda r: r["stages"][2].update(out=4301), "stage dedup: 4,500 in + 0 created is not 4,301 out + 200 dropped"),
+        (lambda r: r["stages"][3].update(out=4301), "stage dedup: 4,500 in + 0 created is not 4,301 out + 200 dropped"),
         (
-            lambda r: r["stages"][2]["reasons"].pop("exact duplicate"),
+            lambda r: r["stages"][3]["reasons"].pop("duplicate"),
             "stage dedup: its reasons explain 150 of 200 dropped records",
         ),
-        (lambda r: r["inputs"][0].update(rejected=4), "the sources passed on 999 records, stage augment took 1,000"),
-        (lambda r: r["stages"].pop(1), "stage augment passed on 4,000 records, stage dedup took 4,500"),
+        (lambda r: r["inputs"][0].update(rows=999), "the sources hold 999 records, stage read passed on 1,000"),
+        (lambda r: r["stages"].pop(2), "stage augment passed on 4,000 records, stage dedup took 4,500"),
         (lambda r: r["output"].update(rows=9), "stage dedup passed on 4,300 records, the output holds 9"),
     ],
 )

@@ -65,12 +65,15 @@ def problems(report: Report) -> list[str]:
     What is checked: in + created = out + rejected in every stage, the reasons of a stage against its rejects, what a
     stage passes on against what the next one takes, and the last stage against the rows of the output.
     """
+    stages, output = report["stages"], report["output"]
     found = []
-    flow = sum(source["rows"] - source["rejected"] for source in report["inputs"])
-    before = "the sources"
-    for stage in report["stages"]:
+    before, flow = "the sources", sum(source["rows"] for source in report["inputs"])
+    for index, stage in enumerate(stages):
         name = f"stage {stage['name']}"
-        if stage["in"] != flow:
+        if index == 0 and stage["kind"] == "read":
+            if stage["out"] != flow:
+                found.append(f"{before} hold {flow:,} records, {name} passed on {stage['out']:,}")
+        elif stage["in"] != flow:
             found.append(f"{before} passed on {flow:,} records, {name} took {stage['in']:,}")
         if stage["in"] + stage["created"] != stage["out"] + stage["rejected"]:
             found.append(
@@ -81,16 +84,16 @@ def problems(report: Report) -> list[str]:
         if reasons != stage["rejected"]:
             found.append(f"{name}: its reasons explain {reasons:,} of {stage['rejected']:,} dropped records")
         flow, before = stage["out"], name
-    if report["output"]["rows"] != flow:
-        found.append(f"{before} passed on {flow:,} records, the output holds {report['output']['rows']:,}")
+    if output["rows"] != flow:
+        found.append(f"{before} passed on {flow:,} records, the output holds {output['rows']:,}")
     return found
 
 
 def _summary(report: Report) -> Html:
     inputs, stages, output = report["inputs"], report["stages"], report["output"]
-    read = sum(source["rows"] for source in inputs)
+    read = stages[0]["in"] if stages else 0
     created = sum(stage["created"] for stage in stages)
-    dropped = sum(stage["rejected"] for stage in stages) + sum(source["rejected"] for source in inputs)
+    dropped = sum(stage["rejected"] for stage in stages)
     wrong = problems(report)
     facts = [
         (
@@ -148,16 +151,8 @@ def _headline(report: Report) -> str:
 
 def _funnel(report: Report) -> Html:
     stages = report["stages"]
-    most = max(
-        [stage["in"] + stage["created"] for stage in stages] + [source["rows"] for source in report["inputs"]] + [1]
-    )
+    most = max([stage["in"] + stage["created"] for stage in stages], default=0) or 1
     rows: list[Html] = []
-    for source in report["inputs"]:
-        taken = source["rows"] - source["rejected"]
-        reasons = source.get("reasons") or ({"unreadable": source["rejected"]} if source["rejected"] else {})
-        rows += _funnel_rows(
-            f"read {source['source']}", "source", (source["rows"], 0, source["rejected"], taken), reasons, most
-        )
     for stage in stages:
         counts = (stage["in"], stage["created"], stage["rejected"], stage["out"])
         rows += _funnel_rows(stage["name"], stage["kind"], counts, stage["reasons"], most)
@@ -203,7 +198,13 @@ def _funnel_rows(
     why: list[Html] = []
     if reasons:
         ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-        why = [tag("ul", *(tag("li", tag("b", f"{count:,}"), " ", reason) for reason, count in ordered), class_="why")]
+        why = [
+            tag(
+                "ul",
+                *(tag("li", tag("b", f"{count:,}"), " ", _words(reason)) for reason, count in ordered),
+                class_="why",
+            )
+        ]
     return [
         tag("tr", label, *cells),
         tag("tr", tag("td", tag("div", bars, aria_hidden="true"), *why, colspan=5), class_="under"),
@@ -246,7 +247,7 @@ def _example(example: Report) -> Html:
         alike = f", similarity {example['similarity']:.3f}" if example.get("similarity") is not None else ""
         how = "identical text" if not edits else _plural(len(edits), "difference")
         return _pair(
-            f"{example['reason']}{alike}: {how}",
+            f"{_words(example['reason'])}{alike}: {how}",
             None,
             (f"kept {_short(kept['record_id'])}", left),
             (f"dropped {_short(dropped['record_id'])}", right),
@@ -254,7 +255,7 @@ def _example(example: Report) -> Html:
     if "spans" in example:
         return _single("expansion", example.get("record_id"), spans(example["text"], map(tuple, example["spans"])))
     return _single(
-        f"dropped: {example['reason']}" if "reason" in example else "record",
+        f"dropped: {_words(example['reason'])}" if "reason" in example else "record",
         example.get("record_id"),
         plain(example["text"]),
     )
@@ -383,7 +384,7 @@ def _throughput(report: Report) -> Html:
 
 
 def _files(report: Report) -> Html:
-    names = ("Files", "Rows", "Rejected", "Bytes")
+    names = ("Files", "Rows", "Bytes")
     head = tag(
         "tr",
         tag("th", "Source", scope="col"),
@@ -397,7 +398,6 @@ def _files(report: Report) -> Html:
             tag("td", f"{source['kind']}, {source['license'] or 'no licence'}"),
             _number(_count(source["files"])),
             _number(source["rows"]),
-            _number(source["rejected"], quiet=True),
             _cell(_bytes(source["bytes"])),
         )
         for source in report["inputs"]
@@ -479,6 +479,10 @@ def _measure(name: str, value: float | None) -> str:
     if name in ("types", "tokens"):
         return f"{value:,.0f}"
     return f"{value:.3f}" if name == "entropy" else _percent(value)
+
+
+def _words(reason: str) -> str:
+    return reason.replace("_", " ")
 
 
 def _count(files: Any) -> int:

@@ -9,6 +9,7 @@ mod identity;
 mod loader;
 mod metrics;
 mod ops;
+mod rng;
 mod template;
 mod tokenize;
 
@@ -22,6 +23,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     loader::register(module)?;
     metrics::register(module)?;
     ops::register(module)?;
+    rng::register(module)?;
     template::register(module)?;
     tokenize::register(module)
 }

@@ -1,0 +1,308 @@
+"""The command line: `variegate run recipe.yaml -o out` and the commands around it.
+
+Every error that the library raises on purpose becomes one line on stderr that says what to do next. Exit codes are
+part of the interface; `EXIT_CODES` has them, `--help` and the documentation show them. Modules that cost time to
+import are imported in the command that needs them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+import typer
+
+from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnavailable, VariegateError
+
+if TYPE_CHECKING:
+    from variegate.recipe import Recipe
+    from variegate.run import Plan
+
+__all__ = ["EXIT_CODES", "app", "main"]
+
+EXIT_CODES = {
+    0: "done",
+    1: "failed: the data, the disk, or what check or doctor found",
+    2: "the command line or the recipe is wrong",
+    3: "the directory belongs to another recipe, or a run still holds it",
+    4: "something that the command needs is not installed",
+    70: "a bug in Variegate (with a traceback)",
+    130: "interrupted; the same command continues",
+}
+"""What each exit code says."""
+
+_EPILOG = "\b\n" + "\n".join(["Exit codes:", *(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())])
+
+app = typer.Typer(
+    name="variegate",
+    help="Turn real text into an augmented, deduplicated, provenance-marked training set.",
+    epilog=_EPILOG,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+class ProgressKind(StrEnum):
+    """How progress is shown on stderr."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    JSON = "json"
+    NONE = "none"
+
+
+RecipePath = Annotated[Path, typer.Argument(help="The recipe, a YAML file.", show_default=False)]
+OutPath = Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The run directory.", show_default=False)]
+RunPath = Annotated[Path, typer.Argument(help="The run directory.", show_default=False)]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers",
+        "-w",
+        min=1,
+        metavar="N",
+        help="Threads; the result is the same with any number.",
+        show_default="all cores",
+    ),
+]
+Progress = Annotated[
+    ProgressKind,
+    typer.Option(
+        "--progress", help="On stderr: a live table, JSON lines, or nothing; auto asks whether stderr is a terminal."
+    ),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from variegate import __version__
+
+        print(f"variegate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(recipe: RecipePath, out: OutPath, workers: Workers = None, progress: Progress = ProgressKind.AUTO) -> None:
+    """Run a recipe; on a directory that it was stopped in, continue."""
+    from variegate import recipe as recipes
+
+    _run(recipes.load(recipe), out, workers, progress)
+
+
+@app.command()
+def validate(recipe: RecipePath) -> None:
+    """Check a recipe; read no data."""
+    from variegate import recipe as recipes
+
+    loaded = recipes.load(recipe)
+    parts = [_plural(len(loaded.sources), "source"), _plural(len(loaded.stages), "stage"), f"seed {loaded.seed}"]
+    _say(f"{recipe} is valid: {', '.join(parts)}, hash {loaded.hash()[:12]}")
+
+
+@app.command()
+def plan(recipe: RecipePath) -> None:
+    """Show what a recipe would read and do; run nothing."""
+    from variegate import recipe as recipes
+    from variegate import run as runs
+
+    _show_plan(runs.plan(recipes.load(recipe)))
+
+
+@app.command()
+def demo(out: OutPath, workers: Workers = None, progress: Progress = ProgressKind.AUTO) -> None:
+    """Run the whole job on the text and code of the Python standard library: no network, no download.
+
+    Corpus, grammar and recipe go into OUT-input, beside OUT.
+    """
+    from variegate import demo as demos
+    from variegate import recipe as recipes
+
+    # Beside the run directory, which holds nothing but the run.
+    inputs = out.resolve().with_name(f"{out.resolve().name}-input")
+    prepared = demos.prepare(inputs)
+    _say(f"corpus: {prepared.rows:,} records, {prepared.bytes / 1e6:.1f} MB, from the standard library of this Python")
+    _say(f"recipe: {prepared.recipe}")
+    _run(recipes.load(prepared.recipe), out, workers, progress)
+
+
+@app.command()
+def report(out: RunPath) -> None:
+    """Write report.html of a finished run anew and print its path."""
+    from variegate import report as reports
+
+    _say(str(reports.render(out)))
+
+
+@app.command()
+def check(out: RunPath) -> None:
+    """Verify a finished run: every hash, the Merkle root, and that the ledger adds up."""
+    from variegate import run as runs
+
+    found = runs.check(out)
+    _say(
+        f"{out} is intact: {_plural(found.rows, 'record')} in {_plural(found.files, 'file')} ({_size(found.bytes)}), "
+        f"{found.rejected:,} rejected, every hash and every sum right"
+    )
+    _say(f"merkle root {found.merkle_root}")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: versions, instruction sets, extras, randomness, and a small run."""
+    from variegate import _doctor
+
+    findings = _doctor.examine(_say)
+    if findings:
+        raise VariegateError(f"{_plural(findings, 'check')} failed: see the lines marked 'bad' above")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from variegate.recipe import Recipe
+
+    _say(json.dumps(Recipe.json_schema(), indent=2))
+
+
+def main() -> None:
+    """Runs the command line and exits with one of `EXIT_CODES`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot write is no reason to fail
+    sys.exit(_guarded(app))
+
+
+def _run(recipe: Recipe, out: Path, workers: int | None, progress: ProgressKind) -> None:
+    """Runs a loaded recipe, shows how far it is, renders the report and says what there is now."""
+    from variegate import _progress, report
+    from variegate import run as runs
+
+    kind = progress.value
+    if progress is ProgressKind.AUTO:
+        kind = "live" if sys.stderr.isatty() else "json"
+    with _progress.show(kind, sys.stderr) as told:
+        result = runs.run(recipe, out, workers=workers, progress=told)
+    page = report.render(out)
+    if result.already_complete:
+        _say(f"{out} was already complete: nothing to do")
+    _say(f"{_plural(result.rows, 'record')} in {out / 'data'}, {result.rejected:,} in {out / 'rejects'}")
+    if not result.already_complete:
+        _say(f"{'continued and ' if result.continued else ''}finished in {result.seconds:.1f} s")
+    _say(f"report: {page}")
+
+
+def _show_plan(plan: Plan) -> None:
+    rows = [("source", "files", "size", "records")]
+    for source in plan.sources:
+        about = "" if source.exact else "~"
+        rows.append((source.name, f"{source.files:,}", _size(source.bytes), f"{about}{source.rows:,}"))
+    if plan.sources:
+        _columns(rows)
+        _say("")
+    rows = [("stage", "records in", "records out", "seconds")]
+    for stage in plan.stages:
+        label = stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
+        rows.append((label, f"{stage.rows_in:,}", f"<= {stage.rows_out:,}", f"~{stage.seconds:.1f}"))
+    _columns(rows)
+    _say("")
+    most = f"at most {_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text"
+    _say(f"{most}, roughly {plan.seconds:.0f} s with one worker; nothing was run")
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table: the first column to the left, numbers to the right."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        _say("  ".join(cells).rstrip())
+
+
+def _guarded(command: Callable[..., Any]) -> int:
+    """Runs a typer app; turns what it raises into a line on stderr and an exit code."""
+    # UsageError and ClickException, wherever this typer keeps them.
+    usage, shown = cast("tuple[type[Exception], type[Any]]", typer.BadParameter.__mro__[1:3])
+    try:
+        code = command(prog_name="variegate", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except typer.Exit as error:
+        return error.exit_code
+    except shown as error:
+        if not error.format_message() or type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message(), file=sys.stderr)
+            return 2
+        context = getattr(error, "ctx", None)
+        hint = f" (see {context.command_path} --help)" if context is not None else ""
+        _complain(error.format_message().rstrip(".") + hint)
+        return 2 if isinstance(error, usage) else 1
+    except RecipeError as error:
+        return _complain(str(error), 2)
+    except RunConflict as error:
+        return _complain(str(error), 3)
+    except (MissingExtra, SandboxUnavailable) as error:
+        return _complain(str(error), 4)
+    except VariegateError as error:
+        return _complain(str(error), 1)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("interrupted; the same command continues", 130)
+    except BrokenPipeError:
+        # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", 1)
+    except MemoryError:
+        return _complain("out of memory: give the machine more, or the recipe less", 1)
+    except Exception:
+        traceback.print_exc()
+        return _complain("this is a bug in Variegate: please report the lines above", 70)
+
+
+def _complain(message: str, code: int = 2) -> int:
+    """One readable line on stderr; what could drive a terminal is shown as an escape."""
+    harmless = re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda match: repr(match[0])[1:-1], message)
+    with contextlib.suppress(OSError):
+        print(f"variegate: {harmless}", file=sys.stderr, flush=True)
+    return code
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _size(count: float) -> str:
+    for size, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+if __name__ == "__main__":
+    main()
