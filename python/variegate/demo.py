@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import inspect
 import json
+import os
 import sysconfig
 import textwrap
 import tokenize
@@ -24,9 +25,22 @@ from variegate.errors import InvalidInput
 __all__ = ["GRAMMAR", "RECIPE", "Prepared", "prepare", "records"]
 
 GRAMMAR = """\
-# Questions whose answers the grammar computes; the answer is a span, so a checker finds it without parsing.
-task     = {opening} {question} <answer>{=r}</answer>
-question = {sum} | {product} | {rest}
+# Questions whose answers the grammar computes; an answer is a span, so that a checker need not search for it.
+task       = ({opening} )?{question}
+opening    = Here is a question. | Try this one. | Work it out in your head.
+question   = {sum} :: 2 | {difference} :: 2 | {product} :: 2 | {division} | {story} :: 3
+ask        = What is | How much is
+sum        = {ask} {a=int 2..999} plus {b=int 2..999}? <answer>{=a+b}</answer>
+           | Add {b=int 2..999} to {a=int 2..999}. <answer>{=a+b}</answer>
+difference = {ask} {a=int 500..999} minus {b=int 2..499}? <answer>{=a-b}</answer>
+product    = {ask} {a=int 2..99} times {b=int 2..99}? <answer>{=a*b}</answer>
+division   = Divide {a=int 50..999} by {b=int 3..19}. {parts}
+parts      = The quotient is <quotient>{=a//b}</quotient>, the remainder <remainder>{=a%b}</remainder>.
+story      = {who} {got} {a=int 2..99} {what} and then {b=int 2..99} more, {now} <answer>{=a+b}</answer>.
+who        = Ada | Bao | Chidi | Dolores | Emre | Fatou
+got        = has | buys | finds | is given
+what       = apples | books | coins | stamps | tickets
+now        = which makes | in all | together
 """
 
 RECIPE = """\
@@ -102,17 +116,19 @@ def records(*, only: Collection[str] | None = None) -> Iterator[tuple[str, str]]
         ('json:<module>:doc:0', True)
     """
     root = Path(sysconfig.get_path("stdlib"))
-    found = [path.relative_to(root) for path in root.rglob("*.py")]
-    modules = {
-        ".".join((*path.parent.parts, path.stem)).removesuffix(".__init__"): path
-        for path in found
-        if not _LEFT_OUT & {*path.parts[:-1]} and not path.parts[0].startswith("config-")  # the build's own files
-    }
+    modules: dict[str, Path] = {}
+    for folder, inner, files in os.walk(root):
+        # What is left out is not walked either: site-packages may be large. config-* holds the build's own files.
+        inner[:] = [name for name in inner if name not in _LEFT_OUT and not name.startswith("config-")]
+        parts = Path(folder).relative_to(root).parts
+        for name in files:
+            if name.endswith(".py"):
+                modules[".".join((*parts, name[:-3])).removesuffix(".__init__")] = Path(folder, name)
     for module in sorted(modules):
         if only is not None and module.partition(".")[0] not in only:
             continue
         try:
-            with tokenize.open(root / modules[module]) as file:
+            with tokenize.open(modules[module]) as file:
                 source = file.read()
             tree = ast.parse(source)
         except (SyntaxError, UnicodeDecodeError):

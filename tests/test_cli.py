@@ -1,0 +1,388 @@
+"""The command line: what it prints, where, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from variegate.run import Event
+
+from variegate import __version__, _doctor, cli, demo, errors, recipe
+from variegate import run as runs
+from variegate._progress import show
+
+RECIPE = """\
+version: 1
+seed: 7
+sources:
+  - {name: py, path: in.jsonl, text: text, id: id, license: PSF-2.0, kind: human}
+stages:
+  - augment: {variants: 2, ops: [{TokenDropout: {rate: 0.1}}, {KeyboardTypo: {rate: 0.05}}]}
+  - dedup: {threshold: 0.8}
+output: {format: parquet, rows_per_shard: 50}
+"""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def variegate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    def call(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["variegate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        assert isinstance(caught.value.code, int)
+        return Done(caught.value.code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """A folder with a recipe and its input."""
+    lines = (
+        json.dumps({"id": f"r{n}", "text": f"Line {n} of the input says {n * n} and little else."}) for n in range(60)
+    )
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
+    (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
+    return tmp_path
+
+
+def refused(done: Done, code: int, message: str) -> None:
+    """One line on stderr, nothing on stdout, no traceback."""
+    assert done.err == f"variegate: {message}\n"
+    assert (done.code, done.out) == (code, "")
+
+
+def test_version(variegate: Any) -> None:
+    assert variegate("--version") == Done(0, f"variegate {__version__}\n", "")
+
+
+def test_help_names_every_command_and_exit_code(variegate: Any) -> None:
+    done = variegate("--help")
+    assert done.code == 0
+    for command in ("run", "validate", "plan", "demo", "report", "check", "doctor", "schema"):
+        assert f"│ {command} " in done.out
+    for code, meaning in cli.EXIT_CODES.items():
+        assert f"{code:>3}  {meaning}" in done.out
+
+
+def test_no_command_shows_the_help_and_is_a_mistake(variegate: Any) -> None:
+    done = variegate()
+    assert done.code == 2
+    assert "Usage: variegate [OPTIONS] COMMAND" in done.out + done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["walk"], "No such command 'walk' (see variegate --help)"),
+        (["run", "r.yaml"], "Missing option '--out' / '-o' (see variegate run --help)"),
+        (["check", "out", "more"], "Got unexpected extra argument (more) (see variegate check --help)"),
+    ],
+)
+def test_a_wrong_command_line(variegate: Any, arguments: list[str], message: str) -> None:
+    refused(variegate(*arguments), 2, message)
+
+
+def test_too_few_workers(variegate: Any, made: Path) -> None:
+    done = variegate("run", made / "recipe.yaml", "-o", made / "out", "--workers", "0")
+    assert done.code == 2
+    assert done.err.startswith("variegate: Invalid value for '--workers' / '-w': 0 is not in the range x>=1")
+    assert not (made / "out").exists()
+
+
+def test_a_missing_recipe(variegate: Any, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    message = f"{path}: cannot read the recipe: No such file or directory"
+    for command in ("validate", "plan"):
+        refused(variegate(command, path), 2, message)
+    refused(variegate("run", path, "-o", tmp_path / "out"), 2, message)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("threshold", "treshold"), "7:13: unknown key 'treshold' (did you mean 'threshold'?)"),
+        (("TokenDropout", "TokenDropuot"), "6:33: there is no op 'TokenDropuot' (did you mean 'TokenDropout'?)"),
+        (("version: 1", "version: 2"), "1:1: version 2: this release reads version 1"),
+    ],
+)
+def test_a_wrong_recipe(variegate: Any, made: Path, change: tuple[str, str], message: str) -> None:
+    path = made / "recipe.yaml"
+    path.write_text(RECIPE.replace(*change), encoding="utf-8")
+    refused(variegate("validate", path), 2, f"{path}:{message}")
+    refused(variegate("run", path, "-o", made / "out"), 2, f"{path}:{message}")
+    assert not (made / "out").exists()
+
+
+def test_validate(variegate: Any, made: Path) -> None:
+    path = made / "recipe.yaml"
+    digest = recipe.load(path).hash()[:12]
+    done = variegate("validate", path)
+    assert done == Done(0, f"{path} is valid: 1 source, 2 stages, seed 7, hash {digest}\n", "")
+
+
+def test_plan_shows_rows_and_writes_nothing(variegate: Any, made: Path) -> None:
+    before = sorted(made.iterdir())
+    done = variegate("plan", made / "recipe.yaml")
+    assert (done.code, done.err) == (0, "")
+    lines = [line.split() for line in done.out.splitlines()]
+    assert ["py", "1", "3.86", "kB", "60"] in [line for line in lines if line] or any(
+        line[:2] == ["py", "1"] and line[-1] == "60" for line in lines if line
+    )
+    assert any(line[:1] == ["augment"] and line[1:4] == ["60", "<=", "180"] for line in lines)
+    assert done.out.splitlines()[-1].startswith("at most 180 records with ")
+    assert sorted(made.iterdir()) == before
+
+
+def test_schema_is_json_schema(variegate: Any) -> None:
+    done = variegate("schema")
+    assert done.code == 0
+    assert json.loads(done.out) == recipe.Recipe.json_schema()
+
+
+def test_run_check_report(variegate: Any, made: Path) -> None:
+    out = made / "out"
+    done = variegate("run", made / "recipe.yaml", "-o", out, "-w", "2")
+    assert done.code == 0
+    report = json.loads((out / "report.json").read_text("utf-8"))
+    rows, rejected = report["output"]["rows"], sum(stage["rejected"] for stage in report["stages"])
+    lines = done.out.splitlines()
+    assert lines[0] == f"{rows:,} records in {out / 'data'}, {rejected:,} in {out / 'rejects'}"
+    assert lines[1].startswith("finished in ")
+    assert lines[2] == f"report: {out / 'report.html'}"
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert [event["stage"] for event in events if event["finished"]] == ["read", "augment", "dedup", "output"]
+
+    again = variegate("run", made / "recipe.yaml", "-o", out, "--progress", "none")
+    assert (again.code, again.err) == (0, "")
+    assert again.out.splitlines()[0] == f"{out} was already complete: nothing to do"
+
+    checked = variegate("check", out)
+    assert checked.code == 0
+    assert checked.out.startswith(f"{out} is intact: {rows:,} records in ")
+    assert checked.out.splitlines()[1] == f"merkle root {report['output']['merkle_root']}"
+
+    (out / "report.html").unlink()
+    assert variegate("report", out) == Done(0, f"{out / 'report.html'}\n", "")
+    assert (out / "report.html").stat().st_size > 10_000
+
+
+def test_a_directory_of_another_recipe(variegate: Any, made: Path) -> None:
+    out = made / "out"
+    assert variegate("run", made / "recipe.yaml", "-o", out).code == 0
+    other = made / "other.yaml"
+    other.write_text(RECIPE.replace("seed: 7", "seed: 8"), encoding="utf-8")
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    done = variegate("run", other, "-o", out, "--progress", "none")
+    refused(done, 3, f"{out} belongs to another recipe: choose a new directory, or undo\n  -seed: 7\n  +seed: 8")
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_with_other_files(variegate: Any, made: Path) -> None:
+    done = variegate("run", made / "recipe.yaml", "-o", made, "--progress", "none")
+    refused(done, 3, f"{made} holds other files ('in.jsonl') and no run: choose a new directory")
+
+
+def test_a_bad_line_of_the_data(variegate: Any, made: Path) -> None:
+    with (made / "in.jsonl").open("a", encoding="utf-8") as file:
+        file.write("{\n")
+    done = variegate("run", made / "recipe.yaml", "-o", made / "out", "--progress", "none")
+    assert done.code == 1
+    assert done.err.startswith(f"variegate: {made / 'in.jsonl'}:61: ")
+    assert done.err.count("\n") == 1
+    assert not (made / "out").exists()
+
+
+def test_check_finds_a_flipped_byte(variegate: Any, made: Path) -> None:
+    out = made / "out"
+    assert variegate("run", made / "recipe.yaml", "-o", out).code == 0
+    shard = min((out / "data").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    refused(variegate("check", out), 1, f"{shard} was altered: its SHA-256 is not the one in the journal")
+
+
+def test_check_and_report_where_no_run_is(variegate: Any, tmp_path: Path) -> None:
+    refused(variegate("check", tmp_path), 1, f"{tmp_path} holds no run: there is no journal.log")
+    path = tmp_path / "report.json"
+    message = f"{path} is missing: finish the run first (variegate run RECIPE -o {tmp_path})"
+    refused(variegate("report", tmp_path), 1, message)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.RecipeError("m", file="f", line=3), 2),
+        (errors.RunConflict("m"), 3),
+        (errors.MissingExtra("m"), 4),
+        (errors.SandboxUnavailable("m"), 4),
+        (errors.CorruptRun("m"), 1),
+        (errors.InvalidInput("m"), 1),
+        (errors.VariegateError("m"), 1),
+        (OSError(28, "No space left on device", "/out/data"), 1),
+        (KeyboardInterrupt(), 130),
+        (MemoryError(), 1),
+    ],
+)
+def test_every_kind_of_error_has_its_code_and_one_line(
+    variegate: Any, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    def fail(path: object) -> None:
+        raise error
+
+    monkeypatch.setattr(runs, "check", fail)
+    done = variegate("check", "out")
+    assert done.code == code
+    assert code in cli.EXIT_CODES
+    assert done.err.startswith("variegate: ")
+    assert done.err.count("\n") == 1
+
+
+def test_a_bug_shows_its_traceback(variegate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs, "check", lambda path: 1 // 0)
+    done = variegate("check", "out")
+    assert done.code == 70
+    assert "ZeroDivisionError" in done.err
+    assert done.err.endswith("variegate: this is a bug in Variegate: please report the lines above\n")
+
+
+def test_an_error_cannot_drive_the_terminal(variegate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: object) -> None:
+        raise errors.CorruptRun("bad \x1b[2J\x07\x9b text é 漢")
+
+    monkeypatch.setattr(runs, "check", fail)
+    assert variegate("check", "out").err == "variegate: bad \\x1b[2J\\x07\\x9b text é 漢\n"
+
+
+def event(**changes: Any) -> Event:
+    values: dict[str, Any] = {
+        "stage": "dedup", "index": 1, "stages": 3, "parts": 2, "rows_in": 2000, "rows_out": 1500, "rejected": 500,
+        "top_reason": "near_duplicate", "seconds": 2.0, "rows_per_second": 1000.0, "tokens_per_second": 250_000.0,
+        "finished": False,
+    }  # fmt: skip
+    return Event(**{**values, **changes})
+
+
+class Terminal:
+    """A stream that says it is a terminal and remembers what was drawn."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.drawn = ""
+
+    def write(self, text: str) -> int:
+        self.drawn += text
+        return len(text)
+
+    def flush(self) -> None: ...
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_the_live_table_has_a_line_for_each_stage(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    terminal: Any = Terminal()
+    with show("live", terminal) as told:
+        assert told is not None
+        told(event(stage="read", index=0, finished=True, rejected=0, rows_out=2000, top_reason=None))
+        told(event())
+    for shown in ("read", "dedup", "2,000", "75.0%", "100.0%"):
+        assert shown in terminal.drawn
+    assert ("near_duplicate" in terminal.drawn) == (width == 140)
+    assert ("250k" in terminal.drawn) == (width == 140)
+
+
+def test_json_progress_is_limited_but_never_loses_an_end(capsys: pytest.CaptureFixture[str]) -> None:
+    with show("json", sys.stderr) as told:
+        assert told is not None
+        for part in range(100):
+            told(event(parts=part))
+        told(event(parts=100, finished=True))
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert lines[0]["parts"] == 0
+    assert lines[-1]["finished"]
+    assert len(lines) < 10
+
+
+def test_doctor_passes_here(variegate: Any) -> None:
+    done = variegate("doctor")
+    assert (done.code, done.err) == (0, "")
+    marks = {line[:3].strip() for line in done.out.splitlines()}
+    assert marks <= {"ok", "-"}
+    for what in ("variegate", "instructions", "philox", "streams", "tokenizer", "run", "check"):
+        assert f"ok   {what} " in done.out
+
+
+def test_doctor_finds_wrong_random_words(variegate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    counter, key, words = _doctor._PHILOX[1]
+    monkeypatch.setattr(_doctor, "_PHILOX", ((counter, key, (*words[:3], 0)), _doctor._PHILOX[0]))
+    done = variegate("doctor")
+    assert done.code == 1
+    assert f"bad  philox          1 of 2 known answers are wrong, first for counter {counter}" in done.out
+    assert done.err == "variegate: 1 check failed: see the lines marked 'bad' above\n"
+
+
+def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def _tokenizer() -> Any:
+        raise OSError("no such tokenizer")
+
+    monkeypatch.setattr(_doctor, "_tokenizer", _tokenizer)
+    lines: list[str] = []
+    assert _doctor.examine(lines.append) == 1
+    assert "bad  tokenizer       OSError: no such tokenizer" in lines
+
+
+def test_demo(variegate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = demo.prepare
+    monkeypatch.setattr(demo, "prepare", lambda folder: prepare(folder, only=["json", "email"]))
+    monkeypatch.setattr(demo, "RECIPE", demo.RECIPE.replace("count: 20000", "count: 200"))
+    out = tmp_path / "out"
+    done = variegate("demo", "-o", out, "--progress", "none")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith("corpus: ")
+    assert lines[1] == f"recipe: {tmp_path / 'out-input' / 'recipe.yaml'}"
+    assert lines[-1] == f"report: {out / 'report.html'}"
+    assert variegate("check", out).code == 0
+
+
+def in_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "variegate", *arguments], capture_output=True, text=True, check=False)
+
+
+def test_the_module_is_the_command() -> None:
+    done = in_process("--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"variegate {__version__}\n", "")
+
+
+def test_a_short_command_imports_nothing_heavy() -> None:
+    script = (
+        "import sys, variegate.cli; print(sorted({'pyarrow', 'pydantic', 'yaml', 'torch', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m variegate schema | head -c 1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
