@@ -51,9 +51,7 @@ def variegate(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
 @pytest.fixture
 def made(tmp_path: Path) -> Path:
     """A folder with a recipe and its input."""
-    lines = (
-        json.dumps({"id": f"r{n}", "text": f"Line {n} of the input says {n * n} and little else."}) for n in range(60)
-    )
+    records = [{"id": f"r{n}", "text": f"Line {n} of the input says {n * n} and little else."} for n in range(60)]
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(one) + "\n" for one in records), encoding="utf-8")
     (tmp_path / "recipe.yaml").write_text(RECIPE, encoding="utf-8")
     return tmp_path
