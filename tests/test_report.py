@@ -18,7 +18,7 @@ from variegate.errors import CorruptRun
 from variegate.report import page, problems, render
 from variegate.report._html import Html, tag
 from variegate.report._html import text as escaped
-from variegate.report._marks import difference, side_by_side, spans
+from variegate.report._marks import difference, side_by_side, spans, tightened
 
 HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>&amp;\u202egnp\ud800\x00\"'"
 
@@ -266,6 +266,21 @@ def test_edits_are_marked_at_their_offsets() -> None:
     assert "firstKeyError" in "".join(parsed.inside("del"))
     assert "lastIndexError" in "".join(parsed.inside("ins"))
     assert parsed.inside("mark") == ["5"]
+
+
+def test_edits_are_tightened_to_what_changed() -> None:
+    assert tightened("a b c", "a bb c", [(0, 5, 0, 6)]) == [(3, 3, 3, 4)]
+    assert tightened("same", "same", [(0, 4, 0, 4)]) == []
+
+
+def test_names_differ_as_a_whole() -> None:
+    assert difference("x.__lt__(y)", "x.__le__(y)") == [(2, 8, 2, 8)]
+
+
+def test_of_many_examples_of_one_reason_a_few_are_shown() -> None:
+    report = copy.deepcopy(REPORT)
+    report["stages"][3]["examples"] = [{"reason": "long", "record_id": "ab", "text": f"text {n}"} for n in range(30)]
+    assert page(report, out="out").count("dropped: long") == 4
 
 
 def test_a_dropped_line_break_is_visible() -> None:

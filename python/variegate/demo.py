@@ -50,17 +50,15 @@ seed: 7
 sources:
   - {name: stdlib, path: stdlib.jsonl, text: text, id: id, license: PSF-2.0, kind: human}
 stages:
-  - measure: {name: before, reference: stdlib}
   - augment:
       variants: 1
       ops:
-        - OneOf:
-            ops:
-              - TokenDropout: {rate: 0.1}
-              - KeyboardTypo: {rate: 0.05}
+        - Sometimes: {p: 0.5, op: {KeyboardTypo: {rate: 0.03}}}
+        - TokenDropout: {rate: 0.05}
   - templates: {path: questions.txt, count: 20000, license: CC0-1.0}
+  - measure: {name: enlarged, reference: stdlib}
   - dedup: {threshold: 0.8, ngram: 5}
-  - measure: {name: after, reference: stdlib}
+  - measure: {name: deduplicated, reference: stdlib}
 mix: {max_synthetic: 0.5, retain_real: 0.9}
 output: {format: parquet, rows_per_shard: 20000}
 """

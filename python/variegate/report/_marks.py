@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from variegate.report._html import Html, join, tag, text
 
-__all__ = ["difference", "plain", "side_by_side", "spans"]
+__all__ = ["difference", "plain", "side_by_side", "spans", "tightened"]
 
 Edit = tuple[int, int, int, int]
 
@@ -32,6 +32,23 @@ def side_by_side(before: str, after: str, edits: Iterable[Sequence[int]]) -> tup
     left = [(start, end, "del", "") for start, end, _, _ in quads]
     right = [(start, end, "ins", "") for _, _, start, end in quads]
     return _marked(before, left), _marked(after, right)
+
+
+def tightened(before: str, after: str, edits: Iterable[Sequence[int]]) -> list[Edit]:
+    """The edits without the characters that both sides of an edit begin or end with; empty ones fall away.
+
+    Example:
+        >>> tightened("a word", "a wird", [(2, 6, 2, 6)])
+        [(3, 4, 3, 4)]
+    """
+    tight = []
+    for start, end, out_start, out_end in edits:
+        old, new = before[start:end], after[out_start:out_end]
+        head = _common(old, new)
+        tail = _common(old[head:][::-1], new[head:][::-1])
+        if len(old) > head + tail or len(new) > head + tail:
+            tight.append((start + head, end - tail, out_start + head, out_end - tail))
+    return tight
 
 
 def difference(kept: str, dropped: str) -> list[Edit]:
@@ -130,7 +147,7 @@ def _common(left: str, right: str) -> int:
 
 
 def _inside_word(value: str, at: int) -> bool:
-    return 0 < at < len(value) and (value[at - 1].isalnum() or value[at - 1] == "_") and value[at].isalnum()
+    return 0 < at < len(value) and all(sign.isalnum() or sign == "_" for sign in value[at - 1 : at + 1])
 
 
 def _starts(words: list[str], start: int) -> list[int]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
 from variegate.report._html import Html, join, tag
-from variegate.report._marks import difference, plain, side_by_side, spans
+from variegate.report._marks import difference, plain, side_by_side, spans, tightened
 
 __all__ = ["page", "problems"]
 
@@ -22,6 +23,7 @@ _MEASURES = {
     "tail_coverage": "Coverage of its tail",
     "duplicate_share": "Duplicate share",
 }
+_EXAMPLES = 4  # shown of one stage and reason
 _SHARES = {"kind": "Kind", "source": "Source", "license": "Licence", "generation": "Generation"}
 
 
@@ -218,7 +220,13 @@ def _bar(kind: str, count: int, most: int) -> Html:
 def _examples(stages: Sequence[Report]) -> Html:
     blocks = []
     for stage in stages:
-        shown = [_example(example) for example in stage["examples"]]
+        seen: Counter[str] = Counter()
+        shown = []
+        for example in stage["examples"]:
+            group = example.get("reason", "")
+            seen[group] += 1
+            if seen[group] <= _EXAMPLES:
+                shown.append(_example(example))
         if shown:
             blocks.append(
                 join(
@@ -235,17 +243,20 @@ def _examples(stages: Sequence[Report]) -> Html:
 
 def _example(example: Report) -> Html:
     if "before" in example:
-        left, right = side_by_side(example["before"], example["after"], example["edits"])
-        count = len(example["edits"])
+        edits = tightened(example["before"], example["after"], example["edits"])
+        left, right = side_by_side(example["before"], example["after"], edits)
         return _pair(
-            f"{example['op']}: {_plural(count, 'edit')}", example.get("record_id"), ("before", left), ("after", right)
+            f"{example['op']}: {_plural(len(edits), 'edit')}",
+            example.get("record_id"),
+            ("before", left),
+            ("after", right),
         )
     if "kept" in example:
         kept, dropped = example["kept"], example["dropped"]
         edits = difference(kept["text"], dropped["text"])
         left, right = side_by_side(kept["text"], dropped["text"], edits)
         alike = f", similarity {example['similarity']:.3f}" if example.get("similarity") is not None else ""
-        how = "identical text" if not edits else _plural(len(edits), "difference")
+        how = _plural(len(edits), "difference") if edits else "no difference in what is shown"
         return _pair(
             f"{_words(example['reason'])}{alike}: {how}",
             None,
