@@ -269,7 +269,7 @@ def test_an_error_cannot_drive_the_terminal(variegate: Any, monkeypatch: pytest.
 
 def event(**changes: Any) -> Event:
     values: dict[str, Any] = {
-        "stage": "dedup", "index": 1, "stages": 3, "parts": 2, "rows_in": 2000, "rows_out": 1500, "rejected": 500,
+        "stage": "dedup", "index": 1, "stages": 3, "parts": 2, "parts_total": 8, "rows_in": 2000, "rows_out": 1500, "rejected": 500,
         "top_reason": "near_duplicate", "seconds": 2.0, "rows_per_second": 1000.0, "tokens_per_second": 250_000.0,
         "finished": False,
     }  # fmt: skip

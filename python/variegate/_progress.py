@@ -73,11 +73,11 @@ def _table(lines: dict[int, Event], width: int, elapsed: float) -> Table:
         cells: list[str | Text] = [
             mark,
             Text(event.stage, "" if event.finished else "bold"),
-            f"{event.rows_in:,}",
+            f"{event.rows_in:,}" if event.rows_in else "–",
             _share(event),
         ]
         if medium:
-            cells.append(_rate(event.rows_per_second))
+            cells.append(_rate(event.rows_per_second) if event.rows_in else "–")
         if wide:
             cells.append(_rate(event.tokens_per_second) if event.tokens_per_second else "–")
             reason = "" if event.top_reason is None else f"{event.rejected:,} rejected, most: {event.top_reason}"

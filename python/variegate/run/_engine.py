@@ -56,13 +56,14 @@ _PART = re.compile(r"part-\d{5,}-[0-9a-f]{16}\.(parquet|jsonl\.zst)")
 
 @dataclass(frozen=True)
 class Event:
-    """How far a run is; sent after every part and at the end of every stage.
+    """How far a run is; sent at the start of every stage, after every part, and at the end.
 
     Attributes:
         stage: Name of the stage.
         index: Its number, from 0.
         stages: How many there are.
         parts: Parts done.
+        parts_total: Parts that there will be, or None while that is not known.
         rows_in: Rows that it took, or made.
         rows_out: Rows that it passed on.
         rejected: Rows that it rejected.
@@ -77,6 +78,7 @@ class Event:
     index: int
     stages: int
     parts: int
+    parts_total: int | None
     rows_in: int
     rows_out: int
     rejected: int
@@ -366,11 +368,12 @@ class _Engine:
     ) -> tuple[list[Part], dict[str, Any]]:
         """Does one stage; returns the parts it passes on and its line of the funnel."""
         self.stage = index
-        meter = _Meter(self, index, step.label)
+        meter = _Meter(self, index, step.label, step.count(parts))
         if index in self.finished:
             numbers = sorted(number for stage, number in self.done if stage == index)
             made = [self.done[index, number] for number in numbers]
         else:
+            meter.tell(finished=False)
             made = list(self.run_tasks(pool, index, step, parts, meter))
         outputs = step.output(parts, [Part(record) for record in made])
         if index not in self.finished:
@@ -491,8 +494,8 @@ class _Engine:
     def write_shards(self, pool: ThreadPoolExecutor, index: int, parts: list[Part]) -> list[dict[str, Any]]:
         """Writes the final set."""
         self.stage = index
-        meter = _Meter(self, index, "output")
         step = self.recipe.output.rows_per_shard
+        meter = _Meter(self, index, "output", -(-sum(part.rows for part in parts) // step))
 
         def work(number: int, pieces: list[tuple[Part, int, int]]) -> dict[str, Any]:
             tables = [self.context.read(part).slice(start, stop - start) for part, start, stop in pieces]
@@ -664,8 +667,8 @@ class _Engine:
 class _Meter:
     """Counts what passes through a stage."""
 
-    def __init__(self, engine: _Engine, index: int, label: str) -> None:
-        self.engine, self.index, self.label = engine, index, label
+    def __init__(self, engine: _Engine, index: int, label: str, parts_total: int | None) -> None:
+        self.engine, self.index, self.label, self.parts_total = engine, index, label, parts_total
         self.started = time.monotonic()
         self.parts = self.rows_in = self.rows_out = self.tokens = self.new_rows = self.new_tokens = 0
         self.reasons: Counter[str] = Counter()
@@ -696,6 +699,7 @@ class _Meter:
             index=self.index,
             stages=len(self.engine.steps) + 1,
             parts=self.parts,
+            parts_total=self.parts if finished else self.parts_total,
             rows_in=self.rows_in,
             rows_out=self.rows_out,
             rejected=sum(self.reasons.values()),

@@ -37,6 +37,7 @@ __all__ = ["Outcome", "Step", "check_licenses", "needs_tokens", "steps"]
 EXAMPLE_PARTS = 8
 EXAMPLES = 3
 EXAMPLE_CHARACTERS = 900
+DUPLICATE_CHARACTERS = 4000  # more, for duplicates may differ anywhere
 
 
 @dataclass
@@ -75,6 +76,10 @@ class Step:
         for number, part in enumerate(parts):
             yield number, lambda number=number, part=part: self.work(number, part)  # type: ignore[misc]
 
+    def count(self, parts: list[Part]) -> int | None:
+        """How many tasks there will be, or None if only doing them tells."""
+        return len(parts)
+
     def work(self, number: int, part: Part) -> Outcome:
         """Makes part `number` from the part of that number."""
         raise NotImplementedError
@@ -101,6 +106,10 @@ class Read(Step):
         """One task for each unit of input."""
         for number, unit in enumerate(inputs.units(self.context.recipe, self.context.inputs)):
             yield number, lambda unit=unit: self.unit(unit)  # type: ignore[misc]
+
+    def count(self, parts: list[Part]) -> int | None:
+        """Not known: units are cut while the files are read."""
+        return None
 
     def unit(self, unit: inputs.Unit) -> Outcome:
         """Parses one unit."""
@@ -282,6 +291,10 @@ class TemplatesStep(Step):
         """How many parts the stage makes."""
         return -(-self.stage.count // self.rows_per_part)
 
+    def count(self, parts: list[Part]) -> int | None:
+        """The slices."""
+        return -(-self.stage.count // self.rows_per_part)
+
     def output(self, parts: list[Part], made: list[Part]) -> list[Part]:
         """What came, then what was made."""
         return parts + made
@@ -436,8 +449,8 @@ class DedupStep(Filter):
             kept = self.context.read(decision.parts[part], ["text"])["text"][keeper - int(starts[part])].as_py()
             lost = ledger.slice(row, 1).to_pylist()[0]
             example = {"reason": lost["reason"], "similarity": round(lost["similarity"], 4)}
-            example["kept"] = {"record_id": lost["kept"], "text": kept[:EXAMPLE_CHARACTERS]}
-            example["dropped"] = {"record_id": lost["record_id"], "text": lost["text"][:EXAMPLE_CHARACTERS]}
+            example["kept"] = {"record_id": lost["kept"], "text": kept[:DUPLICATE_CHARACTERS]}
+            example["dropped"] = {"record_id": lost["record_id"], "text": lost["text"][:DUPLICATE_CHARACTERS]}
             found.append(example)
         return found
 
@@ -495,6 +508,10 @@ class MeasureStep(Step):
     def tasks(self, parts: list[Part]) -> Iterator[tuple[int, Task]]:
         """None: every part passes as it is."""
         return iter(())
+
+    def count(self, parts: list[Part]) -> int | None:
+        """None of them."""
+        return 0
 
     def output(self, parts: list[Part], made: list[Part]) -> list[Part]:
         """What came."""
