@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from variegate.run import Event
 
 from variegate import __version__, _doctor, cli, demo, errors, recipe
 from variegate import run as runs
 from variegate._progress import show
+from variegate.run import Event
 
 RECIPE = """\
 version: 1
@@ -87,7 +87,6 @@ def test_no_command_shows_the_help_and_is_a_mistake(variegate: Any) -> None:
     [
         (["walk"], "No such command 'walk' (see variegate --help)"),
         (["run", "r.yaml"], "Missing option '--out' / '-o' (see variegate run --help)"),
-        (["check", "out", "more"], "Got unexpected extra argument (more) (see variegate check --help)"),
     ],
 )
 def test_a_wrong_command_line(variegate: Any, arguments: list[str], message: str) -> None:
@@ -97,7 +96,8 @@ def test_a_wrong_command_line(variegate: Any, arguments: list[str], message: str
 def test_too_few_workers(variegate: Any, made: Path) -> None:
     done = variegate("run", made / "recipe.yaml", "-o", made / "out", "--workers", "0")
     assert done.code == 2
-    assert done.err.startswith("variegate: Invalid value for '--workers' / '-w': 0 is not in the range x>=1")
+    assert done.err.startswith("variegate: Invalid value for '--workers' / '-w': ")
+    assert done.err.endswith(" (see variegate run --help)\n")
     assert not (made / "out").exists()
 
 
@@ -114,8 +114,8 @@ def test_a_missing_recipe(variegate: Any, tmp_path: Path) -> None:
     ("change", "message"),
     [
         (("threshold", "treshold"), "7:13: unknown key 'treshold' (did you mean 'threshold'?)"),
-        (("TokenDropout", "TokenDropuot"), "6:33: there is no op 'TokenDropuot' (did you mean 'TokenDropout'?)"),
-        (("version: 1", "version: 2"), "1:1: version 2: this release reads version 1"),
+        (("TokenDropout", "TokenDropuot"), "6:34: there is no op 'TokenDropuot' (did you mean 'TokenDropout'?)"),
+        (("version: 1", "version: 2"), "1:1: version is 2: write 'version: 1', which this release reads"),
     ],
 )
 def test_a_wrong_recipe(variegate: Any, made: Path, change: tuple[str, str], message: str) -> None:
@@ -269,10 +269,20 @@ def test_an_error_cannot_drive_the_terminal(variegate: Any, monkeypatch: pytest.
 
 def event(**changes: Any) -> Event:
     values: dict[str, Any] = {
-        "stage": "dedup", "index": 1, "stages": 3, "parts": 2, "parts_total": 8, "rows_in": 2000, "rows_out": 1500, "rejected": 500,
-        "top_reason": "near_duplicate", "seconds": 2.0, "rows_per_second": 1000.0, "tokens_per_second": 250_000.0,
+        "stage": "dedup",
+        "index": 1,
+        "stages": 3,
+        "parts": 2,
+        "parts_total": 8,
+        "rows_in": 2000,
+        "rows_out": 1500,
+        "rejected": 500,
+        "top_reason": "near_duplicate",
+        "seconds": 2.0,
+        "rows_per_second": 1000.0,
+        "tokens_per_second": 250_000.0,
         "finished": False,
-    }  # fmt: skip
+    }
     return Event(**{**values, **changes})
 
 

@@ -43,8 +43,8 @@ def test_no_line_of_a_module_is_lost() -> None:
     texts = [text for key, text in demo.records(only=["json"]) if key.startswith("json.decoder:")]
     lines = {line.strip() for text in texts for line in text.split("\n")}
     missing = {line.strip() for line in source.split("\n")} - lines
-    # A longer docstring is a text of its own, without its quotes.
-    assert all(line.strip('r"') in lines for line in missing)
+    # A longer docstring is a text of its own, as it reads: without quotes and escapes.
+    assert {line.removeprefix('"""').replace("\\\\", "\\") for line in missing} <= lines | {"r", ""}
 
 
 def test_a_longer_docstring_is_a_text_and_leaves_the_code() -> None:
@@ -104,7 +104,9 @@ def test_every_question_of_the_grammar_has_the_right_answer() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("demo")
     prepared = demo.prepare(folder / "input", only=ONLY)
-    prepared.recipe.write_text(demo.RECIPE.replace("count: 20000", "count: 500"), encoding="utf-8")
+    # The tables of encodings, a small part of the whole, are mostly copies of each other.
+    smaller = demo.RECIPE.replace("count: 20000", "count: 500").replace("retain_real: 0.9", "retain_real: 0.6")
+    prepared.recipe.write_text(smaller, encoding="utf-8")
     run.run(recipe.load(prepared.recipe), folder / "out", workers=2)
     return prepared.recipe, folder / "out"
 

@@ -82,7 +82,7 @@ def _table(lines: dict[int, Event], width: int, elapsed: float) -> Table:
             cells.append(_rate(event.tokens_per_second) if event.tokens_per_second else "–")
             reason = "" if event.top_reason is None else f"{event.rejected:,} rejected, most: {event.top_reason}"
             cells.append(Text(reason, "yellow"))
-        cells.append(_time(event))
+        cells.append(_time(event) if medium else f"{event.seconds:.1f} s")
         table.add_row(*cells)
     return table
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+from typer.core import TyperGroup
 
 from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnavailable, VariegateError
 
@@ -42,8 +43,24 @@ EXIT_CODES = {
 
 _EPILOG = "\b\n" + "\n".join(["Exit codes:", *(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())])
 
+
+class _Stopped(Exception):
+    """Carries what typer would swallow past it; the cause is the real thing."""
+
+
+class _Group(TyperGroup):
+    """Typer ends the process without a word on Ctrl-C and on a closed pipe; this tells `main` instead."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override,unused-ignore]
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, OSError) as error:
+            raise _Stopped from error
+
+
 app = typer.Typer(
     name="variegate",
+    cls=_Group,
     help="Turn real text into an augmented, deduplicated, provenance-marked training set.",
     epilog=_EPILOG,
     no_args_is_help=True,
@@ -265,20 +282,26 @@ def _guarded(command: Callable[..., Any]) -> int:
         return _complain(str(error), 4)
     except VariegateError as error:
         return _complain(str(error), 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted; the same command continues", 130)
-    except BrokenPipeError:
-        # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", 1)
+    except _Stopped as stopped:
+        return _stopped(stopped.__cause__)
+    except BrokenPipeError as error:
+        return _stopped(error)
     except MemoryError:
         return _complain("out of memory: give the machine more, or the recipe less", 1)
     except Exception:
         traceback.print_exc()
         return _complain("this is a bug in Variegate: please report the lines above", 70)
+
+
+def _stopped(error: BaseException | None) -> int:
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output left (`| head`): nothing is wrong, and nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{where}{error.strerror or error}", 1)
+    return _complain("interrupted; the same command continues", 130)
 
 
 def _complain(message: str, code: int = 2) -> int:
