@@ -294,6 +294,10 @@ class TestCollator:
             ([{"id": 1.5, "input_ids": [5]}], "'id' must be an int or a str (row 0: 1.5)"),
             ([{"id": -1, "input_ids": [5]}], "'id' must lie in 0..18446744073709551615 (row 0: -1)"),
             (
+                [{"id": np.int64(-1), "input_ids": [5]}],
+                "'id' must lie in 0..18446744073709551615 (row 0: np.int64(-1))",
+            ),
+            (
                 [{"id": "\ud800", "input_ids": [5]}],
                 "'id' must be valid Unicode (row 0 has a lone surrogate): use another key",
             ),
@@ -530,8 +534,8 @@ class TestAugmentedDataset:
         rows = [{"id": i, "text": text, "lang": "en"} for i, text in enumerate(texts)]
         got = list(AugmentedDataset(rows, typo, seed=3, batch_size=2))
         assert got == [{"id": i, "text": text, "lang": "en"} for i, text in enumerate(expected)]
-        texts_only = vg.TextBatch.from_texts(texts, ids=[0, 1, 2])
-        assert [row["text"] for row in AugmentedDataset(texts_only, typo, seed=3)] == expected
+        texts_only = vg.TextBatch.from_texts(texts, ids=[0, 1, 2], rows={"lang": np.array(["en"] * 3)})
+        assert list(AugmentedDataset(texts_only, typo, seed=3)) == got
 
     @pytest.mark.parametrize("ids", ["content", "position"])
     def test_rows_without_keys(self, ids: Any) -> None:
@@ -547,7 +551,6 @@ class TestAugmentedDataset:
         for arguments, message in (
             ({"batch_size": 0}, "batch_size must be at least 1 (it is 0)"),
             ({"rank": 2, "world_size": 2}, "rank must lie in 0..1 (it is 2)"),
-            ({"rank": 0}, "rank and world_size go together: pass both or neither"),
         ):
             with pytest.raises(InvalidInput) as caught:
                 AugmentedDataset(ROWS, MASK, seed=3, **arguments)

@@ -273,16 +273,17 @@ class _Augmented:
     def _read(self, positions: NDArray[np.int64]) -> tuple[list[dict[str, Any]], TokenBatch | TextBatch]:
         if isinstance(self.rows, TokenBatch | TextBatch):
             batch = self.rows.take(positions)
-            return [{self.id_field: key} for key in batch.ids.tolist()], batch
+            known = {self.id_field: batch.ids.tolist()} | {name: values.tolist() for name, values in batch.rows.items()}
+            return [dict(zip(known, row, strict=True)) for row in zip(*known.values(), strict=True)], batch
         places = positions.tolist()
         if hasattr(self.rows, "__getitems__"):
             rows = [dict(row) for row in self.rows.__getitems__(places)]
         else:
             rows = [dict(self.rows[place]) for place in places]
-        known: dict[str, Any] = {"field": self.field, "id_field": self.id_field, "ids": self.ids}
+        fields: dict[str, Any] = {"field": self.field, "id_field": self.id_field, "ids": self.ids}
         if _rows.is_text(self.op):
-            return rows, _rows.text_rows(rows, positions=positions, **known)
-        return rows, _rows.token_rows(rows, positions=positions, columns=self.columns, **known)
+            return rows, _rows.text_rows(rows, positions=positions, **fields)
+        return rows, _rows.token_rows(rows, positions=positions, columns=self.columns, **fields)
 
 
 class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
@@ -300,8 +301,8 @@ class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
         seed: 0..2^64-1; of the op and of the shuffling.
         batch_size: The batch size of the DataLoader; also the number of rows in one call of the op.
         shuffle: Reads in an order drawn from seed, epoch and keys.
-        rank: This process's number in distributed training; None asks `torch.distributed`, or is 0.
-        world_size: The number of such processes; None asks, or is 1.
+        rank: This process's number in distributed training, where nothing else deals the rows out.
+        world_size: The number of such processes.
         drop_last: Ranks have equally many records: False repeats a few to get there, True leaves a few out.
         epoch: The first epoch.
         field: The key of token ids or text; None takes ``input_ids`` or ``text``.
@@ -338,8 +339,8 @@ class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
         seed: int,
         batch_size: int = 32,
         shuffle: bool = False,
-        rank: int | None = None,
-        world_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
         drop_last: bool = False,
         epoch: int = 0,
         field: str | None = None,
@@ -352,7 +353,10 @@ class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
             raise InvalidInput(f"batch_size must be at least 1 (it is {batch_size})")
         self.batch_size = batch_size
         self.shuffle = shuffle
-        self.rank, self.world_size = _place(rank, world_size)
+        if not 0 <= rank < world_size:
+            raise InvalidInput(f"rank must lie in 0..{world_size - 1} (it is {rank})")
+        self.rank = rank
+        self.world_size = world_size
         self.drop_last = drop_last
         self._keys = self._all_keys() if shuffle or self.world_size > 1 else None
 
@@ -578,7 +582,7 @@ _LIVE: WeakSet[_Epoch] = WeakSet()
 
 
 def _before_fork() -> None:
-    for epoch in _LIVE:
+    for epoch in list(_LIVE):
         epoch._sent = epoch.value
 
 
@@ -627,19 +631,6 @@ def _token_dicts(batch: TokenBatch, field: str) -> list[dict[str, Any]]:
         targets = torch.from_numpy(batch.targets.tokens.astype(np.int64))
         split["labels"] = torch.split(targets, batch.targets.lengths.tolist())
     return [dict(zip(split, parts, strict=True)) for parts in zip(*split.values(), strict=True)]
-
-
-def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    if (rank is None) != (world_size is None):
-        raise InvalidInput("rank and world_size go together: pass both or neither")
-    if rank is None or world_size is None:
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return 0, 1
-        return distributed.get_rank(), distributed.get_world_size()
-    if not 0 <= rank < world_size:
-        raise InvalidInput(f"rank must lie in 0..{world_size - 1} (it is {rank})")
-    return rank, world_size
 
 
 def _check_version(state: Mapping[str, Any], name: str) -> None:

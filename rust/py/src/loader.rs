@@ -7,7 +7,7 @@ use numpy::{
 use pyo3::exceptions::PyKeyError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyList, PyString};
+use pyo3::types::{PyDict, PyList, PyString};
 use variegate_core::pack::Side;
 use variegate_core::{Ragged, RaggedBuf, collate, identity};
 
@@ -175,7 +175,8 @@ fn key_id(key: &Bound<'_, PyAny>, field: &Bound<'_, PyString>, r: usize) -> PyRe
     }
     key.extract::<u64>().map_err(|_| {
         let shown = key.repr().map_or_else(|_| "?".into(), |repr| repr.to_string());
-        let rule = if key.is_instance_of::<PyInt>() { "lie in 0..18446744073709551615" } else { "be an int or a str" };
+        let whole = key.hasattr(intern!(key.py(), "__index__")).unwrap_or(false);
+        let rule = if whole { "lie in 0..18446744073709551615" } else { "be an int or a str" };
         invalid(format!("'{field}' must {rule} (row {r}: {shown})"))
     })
 }
