@@ -64,42 +64,37 @@ impl Sketcher {
     }
 
     fn densify(&self, sketch: &mut [u32]) {
-        let mut filled = [0u8; MAX_SLOTS];
-        let mut count = 0;
+        let (mut filled, mut empty) = ([0u8; MAX_SLOTS], [0u8; MAX_SLOTS]);
+        let (mut count, mut missing) = (0, 0);
         for (slot, &value) in sketch.iter().enumerate() {
             filled[count % MAX_SLOTS] = slot as u8;
+            empty[missing % MAX_SLOTS] = slot as u8;
             count += usize::from(value != EMPTY);
+            missing += usize::from(value == EMPTY);
         }
-        let empty = self.slots - count;
-        if empty == 0 {
-            return;
-        }
+        let (filled, empty) = (&filled[..count], &empty[..missing]);
+        // The filled slot that each empty one copies, in the low byte.
         let mut source = [u16::MAX; MAX_SLOTS];
-        let source = &mut source[..self.slots];
-        if empty * self.slots < 4 * count * count {
-            // Few empty slots: an attempt rarely fails.
-            for slot in (0..self.slots).filter(|&slot| sketch[slot] == EMPTY) {
-                let tries = &self.order[slot * self.slots..][..self.slots];
-                if let Some(&first) = tries.iter().find(|&&try_| sketch[usize::from(try_)] != EMPTY) {
-                    source[slot] = u16::from(first);
+        if missing * self.slots < 4 * count * count {
+            // Few empty slots: a try rarely fails.
+            for &slot in empty {
+                let tries = &self.order[usize::from(slot) * self.slots..][..self.slots];
+                if let Some(&first) = tries.iter().find(|&&slot| sketch[usize::from(slot)] != EMPTY) {
+                    source[usize::from(slot)] = u16::from(first);
                 }
             }
         } else {
-            // Many: the filled slot with the lowest rank, for all empty slots at once.
-            for &slot in &filled[..count] {
-                least(self.level, source, &self.rank[usize::from(slot) * self.slots..][..self.slots]);
+            // Many: the filled slot of the lowest rank, for all slots at once.
+            for &slot in filled {
+                least(
+                    self.level,
+                    &mut source[..self.slots],
+                    &self.rank[usize::from(slot) * self.slots..][..self.slots],
+                );
             }
         }
-        for slot in 0..self.slots {
-            if sketch[slot] == EMPTY {
-                filled[slot] = source[slot] as u8;
-            } else {
-                filled[slot] = slot as u8;
-            }
-        }
-        // A copy comes from a slot that is its own source, so the order of copying does not matter.
-        for slot in 0..self.slots {
-            sketch[slot] = sketch[usize::from(filled[slot])];
+        for &slot in empty {
+            sketch[usize::from(slot)] = sketch[usize::from(source[usize::from(slot)] as u8)];
         }
     }
 }
