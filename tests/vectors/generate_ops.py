@@ -428,7 +428,13 @@ SPECS: dict[str, list[dict[str, Any]]] = {
         {"MaskedLM": MLM | p}
         for p in (
             {},
-            {"mlm_probability": 0.6, "mask_replace_prob": 0.3, "random_replace_prob": 0.5, "name": "mlm"},
+            {
+                "mlm_probability": 0.6,
+                "mask_replace_prob": 0.3,
+                "random_replace_prob": 0.5,
+                "vocab_size": 2**31 + 1,  # every other draw is unfair, and drawn again
+                "name": "mlm",
+            },
             {"mlm_probability": 1.0, "protect": PROTECT},
         )
     ],

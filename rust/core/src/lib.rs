@@ -11,6 +11,7 @@ pub mod pack;
 pub mod par;
 pub mod ragged;
 pub mod rng;
+mod room;
 pub mod simd;
 pub mod template;
 pub mod text;

@@ -132,39 +132,63 @@ multiversion! {
     fn fill(block: u32, epoch: u32, id: [u32; 2], key: [u32; 2], out: &mut [u32]) = fill_body
 }
 
+/// Blocks that are drawn side by side.
+const WIDE: usize = 16;
+
 #[inline(always)]
 fn fill_body(block: u32, epoch: u32, id: [u32; 2], key: [u32; 2], out: &mut [u32]) {
-    const WIDE: usize = 16;
     let mut block = block;
     let mut chunks = out.chunks_exact_mut(4 * WIDE);
     for chunk in &mut chunks {
-        let mut c: [[u32; WIDE]; 4] = [[0; WIDE], [epoch; WIDE], [id[0]; WIDE], [id[1]; WIDE]];
-        for (lane, c0) in c[0].iter_mut().enumerate() {
-            *c0 = block.wrapping_add(lane as u32);
-        }
-        let [mut k0, mut k1] = key;
-        for _ in 0..10 {
-            let [c0, c1, c2, c3] = &mut c;
-            for i in 0..WIDE {
-                let p0 = u64::from(MUL[0]) * u64::from(c0[i]);
-                let p1 = u64::from(MUL[1]) * u64::from(c2[i]);
-                (c0[i], c1[i], c2[i], c3[i]) =
-                    ((p1 >> 32) as u32 ^ c1[i] ^ k0, p1 as u32, (p0 >> 32) as u32 ^ c3[i] ^ k1, p0 as u32);
-            }
-            k0 = k0.wrapping_add(WEYL[0]);
-            k1 = k1.wrapping_add(WEYL[1]);
-        }
-        for i in 0..WIDE {
-            for lane in 0..4 {
-                chunk[4 * i + lane] = c[lane][i];
-            }
-        }
+        wide_body(block, epoch, id, key, chunk);
         block = block.wrapping_add(WIDE as u32);
     }
-    for chunk in chunks.into_remainder().chunks_mut(4) {
-        let words = philox([block, epoch, id[0], id[1]], key);
-        chunk.copy_from_slice(&words[..chunk.len()]);
+    let rest = chunks.into_remainder();
+    if rest.len() > 8 {
+        let mut chunk = [0; 4 * WIDE];
+        wide_body(block, epoch, id, key, &mut chunk);
+        rest.copy_from_slice(&chunk[..rest.len()]);
+        return;
+    }
+    for words in rest.chunks_mut(4) {
+        words.copy_from_slice(&philox([block, epoch, id[0], id[1]], key)[..words.len()]);
         block = block.wrapping_add(1);
+    }
+}
+
+/// The blocks from `block` on. Words stand in the low halves of 64-bit lanes, whose high halves are rubbish: the
+/// multiplication of vector units reads the low halves and fills the lane, so nothing is ever widened or narrowed.
+#[inline(always)]
+fn wide_body(block: u32, epoch: u32, id: [u32; 2], key: [u32; 2], out: &mut [u32]) {
+    let low = |x: u64| x & u64::from(u32::MAX);
+    let mut c = [[0u64; WIDE], [u64::from(epoch); WIDE], [u64::from(id[0]); WIDE], [u64::from(id[1]); WIDE]];
+    for (i, c0) in c[0].iter_mut().enumerate() {
+        *c0 = u64::from(block.wrapping_add(i as u32));
+    }
+    let [mut k0, mut k1] = key;
+    for _ in 0..10 {
+        let [c0, c1, c2, c3] = &mut c;
+        for i in 0..WIDE {
+            let p0 = u64::from(MUL[0]) * low(c0[i]);
+            let p1 = u64::from(MUL[1]) * low(c2[i]);
+            (c0[i], c1[i], c2[i], c3[i]) = (p1 >> 32 ^ c1[i] ^ u64::from(k0), p1, p0 >> 32 ^ c3[i] ^ u64::from(k1), p0);
+        }
+        k0 = k0.wrapping_add(WEYL[0]);
+        k1 = k1.wrapping_add(WEYL[1]);
+    }
+    // Two words a lane, in memory order, so that they are stored as they stand.
+    let mut pairs = [[0u64; 2]; WIDE];
+    for (i, pair) in pairs.iter_mut().enumerate() {
+        let join = |first: u64, second: u64| match cfg!(target_endian = "little") {
+            true => low(first) | second << 32,
+            false => first << 32 | low(second),
+        };
+        *pair = [join(c[0][i], c[1][i]), join(c[2][i], c[3][i])];
+    }
+    let out = &mut out[..4 * WIDE];
+    // SAFETY: both are 16 * WIDE bytes that do not overlap, and every bit pattern is a u32.
+    unsafe {
+        std::ptr::copy_nonoverlapping(pairs.as_ptr().cast::<u32>(), out.as_mut_ptr(), 4 * WIDE);
     }
 }
 

@@ -12,11 +12,12 @@ pub(crate) struct Draw {
     pub(crate) stream: Stream,
     pub(crate) level: Level,
     words: Vec<u32>,
+    seconds: Vec<u32>,
 }
 
 impl Draw {
     pub(crate) fn new(level: Level) -> Self {
-        Draw { stream: Stream::new(0, 0, 0), level, words: Vec::new() }
+        Draw { stream: Stream::new(0, 0, 0), level, words: Vec::new(), seconds: Vec::new() }
     }
 
     /// A roll per position, uniform in [0, 2^24): below `threshold(p)` with probability `p`. A protected position
@@ -34,6 +35,14 @@ impl Draw {
         }
         rolls
     }
+
+    /// [`rolls`](Self::rolls), and word `i` of lane 1 for each position `i`: where more than one position in a hundred
+    /// needs its integer, the whole lane costs less than [`below_at`].
+    pub(crate) fn rolls_and_words(&mut self, n: usize, protected: Option<&[u8]>) -> (&[u32], &[u32]) {
+        self.stream.fill(self.level, 1, room(&mut self.seconds, n));
+        self.rolls(n, protected);
+        (&self.words[..n], &self.seconds[..n])
+    }
 }
 
 /// A uniform integer below `n` for position `i`: multiply-high, drawn again from the next lane while the low half
@@ -50,6 +59,13 @@ pub(crate) fn below_at(stream: &Stream, first: u32, i: usize, n: u32) -> u32 {
         }
         lane += 1;
     }
+}
+
+/// One step of [`below_at`]: the integer, and whether to draw again. `unfair` is 2^32 modulo `n`.
+#[inline(always)]
+pub(crate) fn below(word: u32, n: u32, unfair: u32) -> (u32, bool) {
+    let product = u64::from(word) * u64::from(n);
+    ((product >> 32) as u32, (product as u32) < unfair)
 }
 
 /// The first `n` elements of a scratch buffer, which grows and is never cleared.

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use super::draw::{Draw, below_at, room};
+use super::draw::{Draw, below, below_at, room};
 use super::plan::{IGNORE_INDEX, Plan, Row, TokenOp};
 use crate::error::{Error, Result};
 use crate::rng::threshold;
@@ -12,9 +12,7 @@ use crate::simd::multiversion;
 /// stays. The labels are the tokens before, where one was chosen, and -100 elsewhere.
 #[derive(Debug)]
 pub(crate) struct MaskedLm {
-    limits: Limits,
-    mask_id: u32,
-    vocab_size: u32,
+    law: Law,
 }
 
 #[derive(Debug, Deserialize)]
@@ -30,10 +28,14 @@ pub(crate) struct Parameters {
 /// One roll a token decides everything: below `mask` the mask token, below `random` a random one, below `chosen` the
 /// token itself.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+struct Law {
     mask: u32,
     random: u32,
     chosen: u32,
+    mask_id: u32,
+    vocab_size: u32,
+    /// 2^32 modulo the vocabulary.
+    unfair: u32,
 }
 
 const KIND: &str = "MaskedLM";
@@ -49,10 +51,16 @@ impl MaskedLm {
                 mask + random
             )));
         }
+        let vocab_size = super::count(KIND, "vocab_size", parameters.vocab_size)?;
         Ok(MaskedLm {
-            limits: Limits { mask: threshold(p * mask), random: threshold(p * (mask + random)), chosen: threshold(p) },
-            mask_id: super::token_id(KIND, "mask_id", parameters.mask_id)?,
-            vocab_size: super::count(KIND, "vocab_size", parameters.vocab_size)?,
+            law: Law {
+                mask: threshold(p * mask),
+                random: threshold(p * (mask + random)),
+                chosen: threshold(p),
+                mask_id: super::token_id(KIND, "mask_id", parameters.mask_id)?,
+                vocab_size,
+                unfair: vocab_size.wrapping_neg() % vocab_size,
+            },
         })
     }
 }
@@ -68,20 +76,20 @@ impl TokenOp for MaskedLm {
 
     fn plan(&self, row: Row<'_>, draw: &mut Draw, plan: &mut Plan) -> Result<()> {
         let n = row.tokens.len();
-        let (stream, level) = (draw.stream, draw.level);
-        let rolls = draw.rolls(n, row.protected);
+        let (law, stream, level) = (self.law, draw.stream, draw.level);
+        let (rolls, words) = draw.rolls_and_words(n, row.protected);
         let out = (room(&mut plan.out.tokens, n), room(&mut plan.labels, n), room(&mut plan.out.edited, n));
         plan.out.len = n;
         plan.marked = true;
-        let (seen, random) = mask_row(level, rolls, row.tokens, self.limits, self.mask_id, out.0, out.1, out.2);
+        let (seen, again) = mask_row(level, rolls, words, row.tokens, law, out.0, out.1, out.2);
         if seen > i32::MAX as u32 {
             let token = row.tokens.iter().max().copied().unwrap_or_default();
             return Err(Error::invalid(format!("{KIND}: token {token} does not fit an int32 label")));
         }
-        if random > 0 {
+        if again {
             for (i, (token, &roll)) in plan.out.tokens.iter_mut().zip(rolls).enumerate() {
-                if self.limits.mask <= roll && roll < self.limits.random {
-                    *token = below_at(&stream, 1, i, self.vocab_size);
+                if law.mask <= roll && roll < law.random {
+                    *token = below_at(&stream, 1, i, law.vocab_size);
                 }
             }
         }
@@ -90,33 +98,37 @@ impl TokenOp for MaskedLm {
 }
 
 multiversion! {
-    /// Everything but the random tokens; returns the bits that tokens have, and how many tokens are to be random.
+    /// A row, all but the integers that must be drawn again; returns the bits that its tokens have, and whether there
+    /// are such integers.
     fn mask_row(
-        rolls: &[u32], tokens: &[u32], limits: Limits, mask_id: u32, out: &mut [u32], labels: &mut [i32], edited: &mut [u8],
-    ) -> (u32, u32) = mask_row_body
+        rolls: &[u32], words: &[u32], tokens: &[u32], law: Law, out: &mut [u32], labels: &mut [i32], edited: &mut [u8],
+    ) -> (u32, bool) = mask_row_body
 }
 
 #[inline(always)]
 fn mask_row_body(
     rolls: &[u32],
+    words: &[u32],
     tokens: &[u32],
-    limits: Limits,
-    mask_id: u32,
+    law: Law,
     out: &mut [u32],
     labels: &mut [i32],
     edited: &mut [u8],
-) -> (u32, u32) {
+) -> (u32, bool) {
     let n = tokens.len();
-    let (rolls, out, labels, edited) = (&rolls[..n], &mut out[..n], &mut labels[..n], &mut edited[..n]);
-    let (mut seen, mut random) = (0, 0);
+    let (rolls, words, out, labels, edited) =
+        (&rolls[..n], &words[..n], &mut out[..n], &mut labels[..n], &mut edited[..n]);
+    let (mut seen, mut again) = (0, false);
     for i in 0..n {
         let (roll, token) = (rolls[i], tokens[i]);
-        let chosen = roll < limits.chosen;
+        let chosen = roll < law.chosen;
+        let (drawn, unfair) = below(words[i], law.vocab_size, law.unfair);
         seen |= token;
-        random += u32::from(roll < limits.random) - u32::from(roll < limits.mask);
-        out[i] = if roll < limits.mask { mask_id } else { token };
+        again |= unfair & (roll < law.random);
+        let kept = if roll < law.random { drawn } else { token };
+        out[i] = if roll < law.mask { law.mask_id } else { kept };
         labels[i] = if chosen { token as i32 } else { IGNORE_INDEX };
         edited[i] = u8::from(chosen);
     }
-    (seen, random)
+    (seen, again)
 }

@@ -11,6 +11,7 @@ use super::{Call, Stats};
 use crate::error::{Error, Result};
 use crate::ragged::Ragged;
 use crate::rng::Stream;
+use crate::room::with_room;
 use crate::{par, simd};
 
 /// An op over rows of text. It draws and writes; the edits that it lists move everything else.
@@ -179,7 +180,7 @@ impl Shape<'_> {
             draw: Draw::new(simd::level()),
             mask: Vec::new(),
             out: TextsOut {
-                text: Vec::with_capacity((offsets[rows.end] - offsets[rows.start]) as usize),
+                text: with_room((offsets[rows.end] - offsets[rows.start]) as usize),
                 offsets: vec![0],
                 spans: batch.spans.map(|_| SpansOut::default()),
                 edits: self.call.return_source.then(EditRuns::default),

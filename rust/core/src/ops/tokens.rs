@@ -9,6 +9,7 @@ use super::protect::{Shield, Span, SpanPolicy, Spans};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
 use crate::ragged::{MAX_ROW, Ragged};
+use crate::room::with_room;
 use crate::{par, simd};
 
 /// A column with one value per token, as bytes.
@@ -308,15 +309,11 @@ impl Shape<'_> {
             spare_source: Vec::new(),
             span_scratch: SpanScratch::default(),
             out: TokensOut {
-                tokens: Vec::with_capacity(n),
+                tokens: with_room(n),
                 offsets: (!self.in_place).then(|| vec![0]),
-                columns: self
-                    .emitted
-                    .iter()
-                    .map(|&index| (index, Vec::with_capacity(n * self.column(index).1)))
-                    .collect(),
-                source: traced.then(|| Vec::with_capacity(n)),
-                edited: traced.then(|| Vec::with_capacity(n)),
+                columns: self.emitted.iter().map(|&index| (index, with_room(n * self.column(index).1))).collect(),
+                source: traced.then(|| with_room(n)),
+                edited: traced.then(|| with_room(n)),
                 spans: self.spans.then(SpansOut::default),
                 targets: self.targets.then(|| TargetsOut {
                     offsets: vec![0],
