@@ -28,16 +28,15 @@ def show(kind: Literal["live", "json", "none"] | str, stream: TextIO) -> Iterato
         from rich.console import Console
         from rich.live import Live
 
-        lines: dict[int, Event] = {}
+        lines: dict[int, tuple[Event, float]] = {}
         console = Console(file=stream, highlight=False)
         # The spinner and the clock move between events, so the table is made anew at every refresh.
-        began = time.monotonic()
         with Live(
             console=console,
-            get_renderable=lambda: _table(lines, console.width, time.monotonic() - began),
+            get_renderable=lambda: _table(lines, console.width, time.monotonic()),
             refresh_per_second=8,
         ) as live:
-            yield lambda event: lines.__setitem__(event.index, event)
+            yield lambda event: lines.__setitem__(event.index, (event, time.monotonic()))
             live.refresh()
     elif kind == "json":
         said: dict[int, float] = {}
@@ -54,7 +53,7 @@ def show(kind: Literal["live", "json", "none"] | str, stream: TextIO) -> Iterato
         yield None
 
 
-def _table(lines: dict[int, Event], width: int, elapsed: float) -> Table:
+def _table(lines: dict[int, tuple[Event, float]], width: int, now: float) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -68,8 +67,9 @@ def _table(lines: dict[int, Event], width: int, elapsed: float) -> Table:
     if wide:
         table.add_column("top reject reason", no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
-    for _, event in sorted(lines.items()):
-        mark = Text("✓", "green") if event.finished else Text("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(elapsed * 8) % 10], "cyan")
+    for _, (event, told) in sorted(lines.items()):
+        since = 0.0 if event.finished else now - told
+        mark = Text("✓", "green") if event.finished else Text("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"[int(now * 8) % 10], "cyan")
         cells: list[str | Text] = [
             mark,
             Text(event.stage, "" if event.finished else "bold"),
@@ -82,7 +82,7 @@ def _table(lines: dict[int, Event], width: int, elapsed: float) -> Table:
             cells.append(_rate(event.tokens_per_second) if event.tokens_per_second else "–")
             reason = "" if event.top_reason is None else f"{event.rejected:,} rejected, most: {event.top_reason}"
             cells.append(Text(reason, "yellow"))
-        cells.append(_time(event) if medium else f"{event.seconds:.1f} s")
+        cells.append(_time(event, since, left=medium))
         table.add_row(*cells)
     return table
 
@@ -98,14 +98,10 @@ def _rate(value: float) -> str:
     return f"{value:.3g}"
 
 
-def _time(event: Event) -> str:
-    spent = f"{event.seconds:.1f} s"
-    left = _left(event)
-    return spent if left is None else f"{spent}, {left:.0f} s left"
-
-
-def _left(event: Event) -> float | None:
-    """Seconds to go in this stage, if it is known how many parts it has."""
-    if event.finished or not event.parts or event.parts_total is None:
-        return None
-    return event.seconds * (event.parts_total - event.parts) / event.parts
+def _time(event: Event, since: float, *, left: bool) -> str:
+    """How long the stage has taken, and how long it will where its number of parts is known."""
+    spent = f"{event.seconds + since:.1f} s"
+    if not left or event.finished or not event.parts or event.parts_total is None:
+        return spent
+    to_go = event.seconds * (event.parts_total - event.parts) / event.parts - since
+    return f"{spent}, {max(to_go, 0):.0f} s left"

@@ -155,8 +155,9 @@ def demo(out: OutPath, workers: Workers = None, progress: Progress = ProgressKin
 
     # Beside the run directory, which holds nothing but the run.
     inputs = out.resolve().with_name(f"{out.resolve().name}-input")
+    _say(f"reading the standard library of this Python into {inputs}")
     prepared = demos.prepare(inputs)
-    _say(f"corpus: {prepared.rows:,} records, {prepared.bytes / 1e6:.1f} MB, from the standard library of this Python")
+    _say(f"corpus: {prepared.rows:,} records, {prepared.bytes / 1e6:.1f} MB of text and code")
     _say(f"recipe: {prepared.recipe}")
     _run(recipes.load(prepared.recipe), out, workers, progress)
 
@@ -235,14 +236,15 @@ def _show_plan(plan: Plan) -> None:
     if plan.sources:
         _columns(rows)
         _say("")
+    about = "" if all(source.exact for source in plan.sources) else "~"
     rows = [("stage", "records in", "records out", "seconds")]
     for stage in plan.stages:
         label = stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
-        rows.append((label, f"{stage.rows_in:,}", f"<= {stage.rows_out:,}", f"~{stage.seconds:.1f}"))
+        rows.append((label, f"{about}{stage.rows_in:,}", f"<= {about}{stage.rows_out:,}", f"~{stage.seconds:.1f}"))
     _columns(rows)
     _say("")
-    most = f"at most {_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text"
-    _say(f"{most}, roughly {plan.seconds:.0f} s with one worker; nothing was run")
+    most = f"at most {about}{_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text"
+    _say(f"{most}; reading and augmenting take roughly {plan.seconds:.0f} s with one worker; nothing was run")
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> None:

@@ -256,7 +256,8 @@ def _example(example: Report) -> Html:
         edits = difference(kept["text"], dropped["text"])
         left, right = side_by_side(kept["text"], dropped["text"], edits)
         alike = f", similarity {example['similarity']:.3f}" if example.get("similarity") is not None else ""
-        how = _plural(len(edits), "difference") if edits else "no difference in what is shown"
+        same = "identical text" if example["reason"] == "duplicate" else "no difference in what is shown"
+        how = _plural(len(edits), "difference") if edits else same
         return _pair(
             f"{_words(example['reason'])}{alike}: {how}",
             None,
@@ -371,7 +372,7 @@ def _throughput(report: Report) -> Html:
         rows.append(
             tag(
                 "tr",
-                tag("th", "reading, writing, the rest", scope="row"),
+                tag("th", "writing the output", scope="row"),
                 _cell(_seconds(rest)),
                 _cell(_percent(rest / total)),
                 _cell("–"),

@@ -81,12 +81,13 @@ def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
     for source in recipe.sources:
         files = [item for item in listed if item.source == source.name]
         started = time.monotonic()
-        unit = next(iter(inputs.units(recipe.model_copy(update={"sources": [source]}), listed)), None)
+        units = iter(inputs.units(recipe.model_copy(update={"sources": [source]}), listed))
+        unit = next(units, None)
         parsed = context.schema.empty_table() if unit is None else inputs.parse(unit, listed, context.schema)[0]
         spent = time.monotonic() - started
         total = sum(item.bytes * (COMPRESSION if item.where.suffix in (".gz", ".zst") else 1) for item in files)
         seen = 0 if unit is None else sum(_bulk(chunk.data) for chunk in unit.chunks)
-        whole = unit is None or (seen < inputs.UNIT_BYTES and len({c.file for c in unit.chunks}) == len(files))
+        whole = next(units, None) is None
         if all(item.format == "parquet" for item in files):
             rows, whole = sum(pq.read_metadata(item.where).num_rows for item in files), True
         else:
@@ -104,8 +105,9 @@ def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
         if isinstance(step, stages.AugmentStep):
             factor = step.stage.variants + step.stage.keep_source
             if len(sample):
+                tokenized = context.tokenized(sample)  # loads the tokenizer, which is no cost of a row
                 started = time.monotonic()
-                context.tokenized(step.variant(context.tokenized(sample), 0))
+                context.tokenized(step.variant(tokenized, 0))
                 seconds = (time.monotonic() - started) * step.stage.variants * rows / len(sample)
             rows, text_bytes = rows * factor, text_bytes * factor
         elif isinstance(step, stages.TemplatesStep):
