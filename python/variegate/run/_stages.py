@@ -292,15 +292,15 @@ class TemplatesStep(Step):
         return -(-self.stage.count // self.rows_per_part)
 
     def count(self, parts: list[Part]) -> int | None:
-        """The slices."""
-        return -(-self.stage.count // self.rows_per_part)
+        """As many as parts are made."""
+        return self.made_parts()
 
     def output(self, parts: list[Part], made: list[Part]) -> list[Part]:
         """What came, then what was made."""
         return parts + made
 
     def make(self, number: int) -> Outcome:
-        """Every so-manieth draw, so that no part needs another."""
+        """Draws number, number + parts, number + 2 parts and so on: no part needs another."""
         context, stage = self.context, self.stage
         of = self.made_parts()
         count = len(range(number, stage.count, of))
