@@ -21,6 +21,8 @@ const MAX_BITS: u64 = 1 << 16;
 /// The most contexts of rules, and calls between them, that bounded recursion may unfold to.
 const MAX_INSTANCES: usize = 1 << 18;
 const MAX_CALLS: usize = 1 << 22;
+/// The most rules with a depth that call themselves: each context says what is left of every one.
+const MAX_BOUNDED: usize = 64;
 /// The most nodes, so that they can be numbered and held.
 const MAX_NODES: usize = 1 << 24;
 
@@ -410,7 +412,8 @@ impl<'a> Compiler<'a> {
         let mut empty = vec![false; self.rules.len()];
         loop {
             let mut changed = false;
-            for (i, rule) in self.rules.iter().enumerate().rev() {
+            for i in (0..self.rules.len()).rev().chain(0..self.rules.len()) {
+                let rule = &self.rules[i];
                 if !empty[i] && rule.arms.iter().any(|arm| self.can_be_empty(&arm.items, &empty)) {
                     empty[i] = true;
                     changed = true;
@@ -499,8 +502,24 @@ impl<'a> Compiler<'a> {
 
     /// Unfolds the calls from `start` into instances, callees before callers.
     fn instantiate(&self, start: usize) -> Result<Instances> {
-        let bounded: Vec<usize> = (0..self.rules.len()).filter(|&rule| self.rules[rule].depth.is_some()).collect();
-        let reach: Vec<Vec<bool>> = bounded.iter().map(|&rule| self.reaching(rule)).collect();
+        let mut callers = vec![Vec::new(); self.rules.len()];
+        for (caller, calls) in self.call_ranges.iter().enumerate() {
+            for call in &self.calls[calls.clone()] {
+                callers[call.rule].push(caller);
+            }
+        }
+        let (mut bounded, mut reach) = (Vec::new(), Vec::new());
+        for rule in (0..self.rules.len()).filter(|&rule| self.rules[rule].depth.is_some()) {
+            let reaching = reaching(rule, &callers);
+            if self.calls[self.call_ranges[rule].clone()].iter().any(|call| reaching[call.rule]) {
+                bounded.push(rule);
+                reach.push(reaching);
+            }
+            if bounded.len() > MAX_BOUNDED {
+                let message = format!("more than {MAX_BOUNDED} rules with a depth call themselves");
+                return self.fail(self.rules[rule].at, message);
+            }
+        }
         let enter = |rule: usize, depths: &[u32]| {
             let mut depths = depths.to_vec();
             for (depth, (&b, reach)) in depths.iter_mut().zip(bounded.iter().zip(&reach)) {
@@ -557,24 +576,6 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(out)
-    }
-
-    /// Which rules can reach `target` by calls.
-    fn reaching(&self, target: usize) -> Vec<bool> {
-        let mut callers = vec![Vec::new(); self.rules.len()];
-        for (caller, calls) in self.call_ranges.iter().enumerate() {
-            for call in &self.calls[calls.clone()] {
-                callers[call.rule].push(caller);
-            }
-        }
-        let mut reach = vec![false; self.rules.len()];
-        let mut todo = vec![target];
-        while let Some(rule) = todo.pop() {
-            if !std::mem::replace(&mut reach[rule], true) {
-                todo.extend(&callers[rule]);
-            }
-        }
-        reach
     }
 
     fn emit_all(&mut self, instances: &Instances) -> Result<()> {
@@ -882,6 +883,18 @@ fn each_item<'a>(rules: &'a [Rule], visit: &mut impl FnMut(&'a Item) -> Result<(
         Ok(())
     }
     rules.iter().flat_map(|rule| &rule.arms).try_for_each(|arm| each(&arm.items, visit))
+}
+
+/// Which rules can reach `target` by calls, where `callers` call each rule.
+fn reaching(target: usize, callers: &[Vec<usize>]) -> Vec<bool> {
+    let mut reach = vec![false; callers.len()];
+    let mut todo = vec![target];
+    while let Some(rule) = todo.pop() {
+        if !std::mem::replace(&mut reach[rule], true) {
+            todo.extend(&callers[rule]);
+        }
+    }
+    reach
 }
 
 /// A choice is of integers if every option is one, written the usual way.

@@ -244,6 +244,8 @@ fn what_would_take_forever_is_refused() {
     assert!(refusal(&format!("a = {{={open}1{close}}}")).contains("nested more than 100 deep"));
     assert!(refusal(&format!("a = {{={}1}}", "-".repeat(5000))).contains("nested more than 100 deep"));
     assert!(refusal(&format!("a = {{={}1}}", "1+".repeat(5000))).contains("more than 1000 parts"));
+    let many: String = (0..70).map(|i| format!("r{i}[depth=1] = {{r{}}} | x{{r{i}}}\n", (i + 1) % 70)).collect();
+    assert!(refusal(&many).contains("more than 64 rules with a depth call themselves"));
     let deep: String = (0..9).map(|i| format!("r{i}[depth=900] = x{{r{}}}{{r0}} | y\n", (i + 1) % 9)).collect();
     assert!(refusal(&deep).contains("lower them"));
 }
