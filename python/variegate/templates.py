@@ -232,11 +232,11 @@ class Grammar:
         )
         rows: dict[str, NDArray[Any]] = {}
         for (name, is_int, always), (values, drawn) in zip(self._bindings, columns, strict=True):
-            column: NDArray[Any] = values if is_int else self._strings[values]
-            if not always:
-                column = column.astype(object)
-                column[~drawn] = None
-            rows[name] = column
+            if always:
+                rows[name] = values if is_int else self._strings[values]
+            else:
+                rows[name] = np.full(n, None, object)
+                rows[name][drawn] = values[drawn] if is_int else self._strings[values[drawn]]
         rows["_k"] = draws
         if indices is not None:
             rows["_index"] = indices
