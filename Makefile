@@ -57,7 +57,7 @@ wheel: .venv/.dev  ## Build the wheel for this machine into dist/.
 	maturin build --release --out dist
 
 clean:  ## Remove what these commands made, except the results of benchmarks.
-	rm -rf .venv dist site $(OUT) target .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv dist site $(OUT) $(OUT)-input target .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	rm -f python/variegate/_core*.so
 
 TRIPLE = $(shell rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from variegate import __version__, _doctor, cli, demo, errors, recipe
+from variegate import __version__, _core, _doctor, cli, demo, errors, recipe
 from variegate import run as runs
 from variegate._progress import show
 from variegate.run import Event
@@ -360,6 +360,11 @@ def test_doctor_finds_wrong_random_words(variegate: Any, monkeypatch: pytest.Mon
     assert done.code == 1
     assert f"bad  philox          1 of 2 known answers are wrong, first for counter {counter}" in done.out
     assert done.err == "variegate: 1 check failed: see the lines marked 'bad' above\n"
+
+
+def test_words_of_a_lane_that_is_not_there_are_refused() -> None:
+    with pytest.raises(errors.InvalidInput, match=r"a stream has lanes 0\.\.16 of 2\^30 words: lane 16, 1 words"):
+        _core.stream_words(0, 0, 0, 16, 1)
 
 
 def test_a_check_that_raises_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
