@@ -12,7 +12,7 @@
 //! use variegate_core::Ragged;
 //! use variegate_core::ops::{Call, Pipeline, Tokens};
 //! let pipeline = Pipeline::from_json(r#"{"TokenDropout": {"rate": 0.5}}"#)?;
-//! let batch = Tokens::new(Ragged::new(&[5, 6, 7, 8], &[0, 3, 4])?, &[11, 12]);
+//! let batch = Tokens::new(Ragged::new(&[5, 6, 7, 8], &[0, 3, 4])?, &[11, 12])?;
 //! let out = pipeline.run_tokens(&batch, Call { seed: 7, ..Call::default() })?;
 //! assert_eq!(out.offsets.unwrap().len(), 3);
 //! # Ok::<(), variegate_core::Error>(())

@@ -316,11 +316,11 @@ impl Shape<'_> {
                 edited: traced.then(|| with_room(n)),
                 spans: self.spans.then(SpansOut::default),
                 targets: self.targets.then(|| TargetsOut {
+                    tokens: with_room(n / 4),
                     offsets: vec![0],
                     columns: (0..self.columns).map(|index| (index, Vec::new())).collect(),
-                    source: traced.then(Vec::new),
-                    edited: traced.then(Vec::new),
-                    ..TargetsOut::default()
+                    source: traced.then(|| with_room(n / 4)),
+                    edited: traced.then(|| with_room(n / 4)),
                 }),
                 lineage: self.pipeline.repeats.then(LineageOut::default),
                 stats: vec![Stats::default(); self.nodes.len()],
