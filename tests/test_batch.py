@@ -146,6 +146,11 @@ def test_ids_are_a_documented_hash_of_the_content():
     assert vg.TokenBatch.from_lists([[5, 6]]).ids[0] == expected
 
 
+@given(st.lists(st.integers(0, 2**64 - 1), max_size=5))
+def test_ids_come_back_from_a_list_whatever_their_size(ids):
+    assert vg.TokenBatch.from_lists([[]] * len(ids), ids=ids).ids.tolist() == ids
+
+
 def test_flat_arrays_are_wrapped_not_copied():
     tokens, offsets = np.arange(4, dtype=np.uint32), np.array([0, 1, 4])
     batch = vg.TokenBatch.from_arrays(tokens, offsets)

@@ -837,10 +837,12 @@ def _integers(name: str, values: ArrayLike | None, dtype: type[np.integer[Any]])
         return np.ascontiguousarray(array)
     if array.size == 0:
         return array.astype(dtype)
+    if array.dtype.kind == "f" and not hasattr(values, "dtype"):
+        array = np.asarray(values, object)  # numpy rounds a list with small and 64-bit integers to floats
     if array.dtype.kind == "O" and all(isinstance(value, int) for value in array):
-        pass  # numpy keeps integers beyond 64 bits, and mixtures of signs, as objects
+        pass  # it keeps integers beyond 64 bits as objects
     elif array.dtype.kind not in "iub":
-        raise InvalidInput(f"{name} must be integers, not {array.dtype}")
+        raise InvalidInput(f"{name} must be integers, not {np.asarray(values).dtype}")
     limits = np.iinfo(dtype)
     for at in (int(array.argmin()), int(array.argmax())):
         if not limits.min <= int(array[at]) <= limits.max:
