@@ -65,6 +65,16 @@ def test_take_moves_everything_that_belongs_to_a_row(rows, data):
     assert taken.spans.to_list() == expected
 
 
+@given(ROWS)
+def test_replace_changes_what_is_named_and_nothing_else(rows):
+    batch = dressed(rows)
+    assert batch.replace().equals(batch)
+    bare = batch.replace(columns={}, spans=None, targets=None, ids=np.arange(len(rows)))
+    assert (bare.columns, bare.spans, bare.targets) == ({}, None, None)
+    assert bare.ids.tolist() == list(range(len(rows)))
+    assert bare.rows["score"] is batch.rows["score"]
+
+
 @given(ROWS, st.integers(0, 9))
 def test_cut_and_concat_is_the_identity(rows, at):
     batch = dressed(rows)

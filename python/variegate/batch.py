@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 import numpy as np
@@ -600,6 +601,36 @@ class TokenBatch(_Ragged):
             "position_ids": positions.reshape(packed.blocks, length),
         }
         return blocks | {name: lay(column, _padding(name)) for name, column in self.columns.items()}
+
+    def replace(
+        self,
+        *,
+        ids: ArrayLike | EllipsisType | None = ...,
+        columns: Mapping[str, ArrayLike] | EllipsisType = ...,
+        rows: Mapping[str, ArrayLike] | EllipsisType = ...,
+        spans: Spans | Iterable[tuple[int, int, int, str]] | EllipsisType | None = ...,
+        targets: TokenBatch | EllipsisType | None = ...,
+        tokenizer: Tokenizer | EllipsisType | None = ...,
+    ) -> Self:
+        """The same tokens with other things beside them; what is not named stays. ``ids=None`` derives them anew.
+
+        Raises:
+            InvalidInput: As the constructor.
+
+        Example:
+            >>> TokenBatch.from_lists([[5]]).replace(columns={"labels": np.array([5], np.int32)})
+            TokenBatch(rows=1, tokens=1, columns=['labels'])
+        """
+        return type(self)(
+            self.tokens,
+            self.offsets,
+            ids=self._ids if ids is ... else ids,
+            columns=self.columns if columns is ... else columns,
+            rows=self.rows if rows is ... else rows,
+            spans=self.spans if spans is ... else spans,
+            targets=self.targets if targets is ... else targets,
+            tokenizer=self.tokenizer if tokenizer is ... else tokenizer,
+        )
 
     def truncate(self, length: int, *, side: Literal["right", "left"] = "right") -> Self:
         """Rows cut to at most `length` tokens, at the end (``right``) or the start; spans are cut along."""
