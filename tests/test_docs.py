@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from quote import BLOCK, markdown, newest
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^(?P<indent> *)```(?P<info>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S)
@@ -51,3 +53,9 @@ def test_the_pages_build_and_every_link_leads_somewhere(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "api" / "batch.html").stat().st_size > 10_000
+
+
+def test_the_readme_quotes_what_was_measured_and_nothing_else():
+    [figures] = BLOCK.finditer((ROOT / "README.md").read_text("utf-8"))
+    results = figures["file"]
+    assert figures["table"] == markdown(newest(ROOT / results)), f"run python benches/quote.py {results}"
