@@ -161,6 +161,28 @@ def test_ids_come_back_from_a_list_whatever_their_size(ids):
     assert vg.TokenBatch.from_lists([[]] * len(ids), ids=ids).ids.tolist() == ids
 
 
+def test_a_batch_iterates_over_its_rows():
+    assert [row.to_lists() for row in vg.TokenBatch.from_lists([[1, 2], [], [3]])] == [[[1, 2]], [[]], [[3]]]
+    assert [row.texts for row in vg.TextBatch.from_texts(["é", ""])] == [["é"], [""]]
+
+
+def test_a_batch_equals_no_batch_of_another_kind():
+    tokens, texts = vg.TokenBatch.from_lists([]), vg.TextBatch.from_texts([])
+    assert not tokens.equals(texts)
+    assert not texts.equals(tokens)
+    assert not tokens.equals(None)
+
+
+def test_concat_keeps_the_byte_order_of_a_column():
+    batch = vg.TokenBatch([5, 6], [0, 1, 2], columns={"swapped": np.array([1, 2], ">i4")})
+    assert vg.TokenBatch.concat([batch[:1], batch[1:]]).equals(batch)
+
+
+def test_truncate_takes_any_large_length():
+    batch = vg.TokenBatch.from_lists([[1, 2], [3]])
+    assert batch.truncate(10**30).equals(batch)
+
+
 def test_flat_arrays_are_wrapped_not_copied():
     tokens, offsets = np.arange(4, dtype=np.uint32), np.array([0, 1, 4])
     batch = vg.TokenBatch.from_arrays(tokens, offsets)
@@ -200,6 +222,25 @@ BAD = [
         lambda: vg.TokenBatch.from_lists([[1], [2, 3]]).to_padded(1),
     ),
     ("length must be at least 1 (it is 0)", lambda: vg.TokenBatch.from_lists([[1]]).to_packed(0)),
+    (
+        "length must be below 2^31 (it is 4611686018427387904)",
+        lambda: vg.TokenBatch.from_lists([[1]]).to_packed(1 << 62),
+    ),
+    (
+        "length must be below 2^31 (it is 4611686018427387904)",
+        lambda: vg.TokenBatch.from_lists([[1]]).to_padded(1 << 62),
+    ),
+    ("length must be at least 0 (it is -1)", lambda: vg.TokenBatch.from_lists([]).to_padded(-1)),
+    ("length must be at least 0 (it is -1)", lambda: vg.TokenBatch.from_lists([[1]]).truncate(-1)),
+    ("length must be an integer (it is 1.5)", lambda: vg.TokenBatch.from_lists([[1]]).truncate(1.5)),
+    (
+        "a row mask must have one dimension (it has 2)",
+        lambda: vg.TokenBatch.from_lists([[1]]).take(np.ones((1, 2), bool)),
+    ),
+    (
+        "concat needs a TokenBatch at each place (batch 1 is TextBatch)",
+        lambda: vg.TokenBatch.concat([vg.TokenBatch.from_lists([]), vg.TextBatch.from_texts([])]),
+    ),
     ("side must be 'right' or 'left', not 'up'", lambda: vg.TokenBatch.from_lists([[1]]).to_padded(side="up")),
     ("pad_id must lie in 0..4294967295 (it is -1)", lambda: vg.TokenBatch.from_lists([[1]]).to_padded(pad_id=-1)),
     (

@@ -8,7 +8,8 @@ return new ones, which share the arrays that they did not change.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+import numbers
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import EllipsisType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -163,6 +164,8 @@ class _Ragged:
     def _indices(self, indices: ArrayLike) -> NDArray[np.int64]:
         chosen = np.asarray(indices)
         if chosen.dtype == bool:
+            if chosen.ndim != 1:
+                raise InvalidInput(f"a row mask must have one dimension (it has {chosen.ndim})")
             if len(chosen) != len(self):
                 raise InvalidInput(f"a row mask must hold one value per row ({len(chosen)} != {len(self)})")
             return np.flatnonzero(chosen)
@@ -188,6 +191,10 @@ class _Ragged:
         if isinstance(key, slice):
             return self.take(np.arange(*key.indices(len(self))))
         return self.take([key])
+
+    def __iter__(self) -> Iterator[Self]:
+        """The rows, each as a batch of one; `to_lists` and `texts` are the fast way to their contents."""
+        return (self.take([row]) for row in range(len(self)))
 
     def take(self, indices: ArrayLike) -> Self:
         """The chosen rows, in the order given; `indices` are row numbers (negative from the end) or a bool mask."""
@@ -490,7 +497,7 @@ class TokenBatch(_Ragged):
             InvalidInput: No batch, or names that differ.
         """
         parts = list(batches)
-        tokens, offsets, ids, rows, spans = _concatenated(parts)
+        tokens, offsets, ids, rows, spans = _concatenated(cls, parts)
         same = [part.targets for part in parts if part.targets is not None]
         if same and len(same) != len(parts):
             raise InvalidInput("concat needs targets on every batch or on none")
@@ -510,8 +517,10 @@ class TokenBatch(_Ragged):
             joined.edited = np.concatenate([part.edited for part in parts if part.edited is not None])
         return joined
 
-    def equals(self, other: TokenBatch) -> bool:
+    def equals(self, other: object) -> bool:
         """Whether tokens, offsets, ids, columns, rows, spans and targets are the same, dtypes included."""
+        if not isinstance(other, TokenBatch):
+            return False
         if (self.targets is None) != (other.targets is None):
             return False
         if self.targets is not None and other.targets is not None and not self.targets.equals(other.targets):
@@ -542,7 +551,7 @@ class TokenBatch(_Ragged):
             name is ``labels`` and with 0 elsewhere.
 
         Raises:
-            InvalidInput: A row longer than `length`: use `truncate` first.
+            InvalidInput: A row longer than `length` (use `truncate` first), or a length below 0 or of 2^31 and more.
 
         Example:
             >>> TokenBatch.from_lists([[7, 8], [9]]).to_padded(pad_id=1)["tokens"].tolist()
@@ -550,7 +559,7 @@ class TokenBatch(_Ragged):
         """
         lengths = self.lengths
         longest = int(lengths.max(initial=0))
-        width = longest if length is None else length
+        width = longest if length is None else _width(length, 0)
         if longest > width:
             row = int((lengths > width).argmax())
             raise InvalidInput(
@@ -581,13 +590,15 @@ class TokenBatch(_Ragged):
             [blocks, length] each: ``tokens`` uint32, ``segment_ids`` int32 (from 1 within a block, 0 in free cells),
             ``position_ids`` int32 (from 0 in each piece), and every column as in `to_padded`.
 
+        Raises:
+            InvalidInput: A length below 1 or of 2^31 and more.
+
         Example:
             >>> packed = TokenBatch.from_lists([[7, 8], [5, 5, 5], [9]]).to_packed(3)
             >>> packed["tokens"].tolist(), packed["segment_ids"].tolist()
             ([[7, 8, 9], [5, 5, 5]], [[1, 1, 2], [1, 1, 1]])
         """
-        if length < 1:
-            raise InvalidInput(f"length must be at least 1 (it is {length})")
+        length = _width(length, 1)
         packed = _core.Packed(self.offsets, length)
 
         def lay(values: NDArray[Any], pad: int) -> NDArray[Any]:
@@ -634,8 +645,7 @@ class TokenBatch(_Ragged):
 
     def truncate(self, length: int, *, side: Literal["right", "left"] = "right") -> Self:
         """Rows cut to at most `length` tokens, at the end (``right``) or the start; spans are cut along."""
-        if length < 0:
-            raise InvalidInput(f"length must not be negative (it is {length})")
+        length = min(_length(length, 0), len(self.tokens))
         if side not in ("right", "left"):
             raise InvalidInput(f"side must be 'right' or 'left', not {side!r}")
         kept = np.minimum(self.lengths, length)
@@ -830,12 +840,12 @@ class TextBatch(_Ragged):
         Raises:
             InvalidInput: No batch, or names that differ.
         """
-        data, offsets, ids, rows, spans = _concatenated(list(batches))
+        data, offsets, ids, rows, spans = _concatenated(cls, list(batches))
         return cls(data, offsets, ids=ids, rows=rows, spans=spans)
 
-    def equals(self, other: TextBatch) -> bool:
+    def equals(self, other: object) -> bool:
         """Whether data, offsets, ids, rows and spans are the same, dtypes included."""
-        return self._equal_rows(other)
+        return isinstance(other, TextBatch) and self._equal_rows(other)
 
     def to_arrow(self) -> Any:
         """The rows as a pyarrow ``large_string`` array over the same memory."""
@@ -894,6 +904,22 @@ def _token_id(name: str, value: int) -> int:
     return value
 
 
+def _length(length: int, least: int) -> int:
+    if isinstance(length, bool) or not isinstance(length, numbers.Integral):
+        raise InvalidInput(f"length must be an integer (it is {length!r})")
+    if length < least:
+        raise InvalidInput(f"length must be at least {least} (it is {length})")
+    return int(length)
+
+
+def _width(length: int, least: int) -> int:
+    """The width of a matrix: one that int32 positions reach."""
+    width = _length(length, least)
+    if width >= 1 << 31:
+        raise InvalidInput(f"length must be below 2^31 (it is {width})")
+    return width
+
+
 def _padding(name: str) -> int:
     return IGNORE_INDEX if name == "labels" else 0
 
@@ -923,12 +949,23 @@ def _joined(what: str, parts: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str,
             raise InvalidInput(
                 f"concat needs the same {what} on all batches: {sorted(parts[0])} != {sorted(part)} (batch {k})"
             )
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: _stacked([part[name] for part in parts]) for name in parts[0]}
 
 
-def _concatenated(parts: Sequence[_Ragged]) -> tuple[Any, Any, Any, dict[str, NDArray[Any]], Spans | None]:
+def _stacked(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays end to end; numpy alone would turn their byte order to the machine's."""
+    same = all(array.dtype == arrays[0].dtype for array in arrays)
+    return np.concatenate(arrays, dtype=arrays[0].dtype if same else None)
+
+
+def _concatenated(
+    kind: type[_Ragged], parts: Sequence[_Ragged]
+) -> tuple[Any, Any, Any, dict[str, NDArray[Any]], Spans | None]:
     if not parts:
         raise InvalidInput("concat needs at least one batch")
+    for k, part in enumerate(parts):
+        if not isinstance(part, kind):
+            raise InvalidInput(f"concat needs a {kind.__name__} at each place (batch {k} is {type(part).__name__})")
     spans = None
     if any(part.spans is not None for part in parts):
         firsts = np.cumsum([0, *(len(part) for part in parts)])
