@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
+from variegate.batch import Spans
 from variegate.errors import InvalidInput
 
 ROWS = st.lists(st.lists(st.integers(0, 2**32 - 1), max_size=9), max_size=9)
@@ -233,6 +234,12 @@ BAD = [
     ("length must be at least 0 (it is -1)", lambda: vg.TokenBatch.from_lists([]).to_padded(-1)),
     ("length must be at least 0 (it is -1)", lambda: vg.TokenBatch.from_lists([[1]]).truncate(-1)),
     ("length must be an integer (it is 1.5)", lambda: vg.TokenBatch.from_lists([[1]]).truncate(1.5)),
+    (
+        "spans must hold as many rows, starts, ends and tags (they hold [1, 2, 1, 1])",
+        lambda: vg.TokenBatch(
+            [1], [0, 1], spans=Spans(np.zeros(1, int), np.zeros(2, int), np.ones(1, int), np.array(["x"], object))
+        ),
+    ),
     (
         "a row mask must have one dimension (it has 2)",
         lambda: vg.TokenBatch.from_lists([[1]]).take(np.ones((1, 2), bool)),

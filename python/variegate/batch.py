@@ -120,6 +120,9 @@ class _Ragged:
         if not isinstance(spans, Spans):
             spans = Spans.of(spans)
         row, start, end, _ = spans
+        sizes = [len(part) for part in spans]
+        if len(set(sizes)) != 1:
+            raise InvalidInput(f"spans must hold as many rows, starts, ends and tags (they hold {sizes})")
         bad = (row < 0) | (row >= len(self))
         if not bad.any():
             bad = (start < 0) | (end < start) | (end > self.lengths[row])
