@@ -50,7 +50,7 @@ _REPEATED = (
     "stage",
     "reason",
 )
-"""Columns with few different values."""
+"""Columns with few different values: written with a dictionary."""
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{16}\.(parquet|jsonl\.zst)")
 
 
@@ -208,9 +208,7 @@ def run(
         recipe = load_recipe(recipe)
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
-    workers = (
-        workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
-    )
+    workers = workers or _processors()
     stages.check_licenses(recipe)
     listed = inputs.list_inputs(recipe)
     folder = Path(out)
@@ -714,20 +712,9 @@ class _Meter:
 
 def write_parquet(rows: pa.Table, file: BinaryIO, *, final: bool) -> None:
     """Writes a table the same way each time."""
-    repeated = [
-        "source",
-        "license",
-        "kind",
-        "ops",
-        "generator",
-        "generator_terms",
-        "stage",
-        "reason",
-        "digital_source_type",
-    ]
-    dictionary = [name for name in repeated if name in rows.column_names]
+    dictionary = [name for name in _REPEATED if name in rows.column_names]
     if final:
-        dictionary = [f"provenance.{name}" for name in repeated if name in provenance.FIELDS]
+        dictionary = [f"provenance.{name}" for name in _REPEATED if name in provenance.FIELDS]
     pq.write_table(
         rows,
         file,
