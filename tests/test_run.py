@@ -311,6 +311,47 @@ def test_without_strict_bad_lines_go_to_the_ledger(tmp_path):
     check(tmp_path / "out")
 
 
+@pytest.mark.parametrize("data", [b"{\n[1]\n", b"\n\xff\n"])
+def test_a_source_without_any_record_is_an_error_even_without_strict(data, tmp_path):
+    recipe = make(tmp_path, PLAIN + "strict: false\n")
+    (tmp_path / "in.jsonl").write_bytes(data)
+    with pytest.raises(InvalidInput) as caught:
+        run(recipe, tmp_path / "out")
+    assert str(caught.value) == f"source 'py': no line or row of {tmp_path / 'in.jsonl'} holds a record"
+    assert not (tmp_path / "out").exists()
+
+
+def test_strings_of_columns_are_checked_for_utf8(tmp_path):
+    raw = pa.array([b"good", b"ab\xff", b"fine"], pa.binary())
+    texts = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    pq.write_table(pa.table({"text": texts, "id": [1, 2, 3]}), tmp_path / "in.parquet")
+    text = PLAIN.replace("in.jsonl", "in.parquet")
+    message = "invalid UTF-8 at byte 3 of field 'text'"
+    with pytest.raises(InvalidInput) as caught:
+        run(make(tmp_path, text), tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path / 'in.parquet'}:2: {message}"
+    assert not (tmp_path / "out").exists()
+    assert run(make(tmp_path, text + "strict: false\n"), tmp_path / "out").rows == 2
+    (reject,) = rejects_of(tmp_path / "out")
+    assert (reject["reason"], reject["row"], reject["message"]) == ("invalid_utf8", 2, message)
+
+
+def test_a_blank_line_is_one_whatever_stands_beside_it(tmp_path):
+    recipe = make(tmp_path, "version: 1\nstrict: false\nsources: [{name: t, path: in.txt, split: line}]\n")
+    for name, data in {"clean": b"", "damaged": b"\xff\n"}.items():
+        (tmp_path / "in.txt").write_bytes(b"a\n \t\r\n\xc2\xa0\n\nb\n" + data)
+        run(recipe, tmp_path / name)
+        assert [row["text"] for row in rows_of(tmp_path / name)] == ["a", "\xa0", "b"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    pq.write_table(pa.table([["a"], ["b"], [1]], names=["text", "text", "id"]), tmp_path / "in.parquet")
+    with pytest.raises(InvalidInput) as caught:
+        run(make(tmp_path, PLAIN.replace("in.jsonl", "in.parquet")), tmp_path / "out")
+    assert str(caught.value) == f"{tmp_path / 'in.parquet'}: it has two fields 'text': rename one"
+    assert not (tmp_path / "out").exists()
+
+
 def test_every_format_reads_the_same_records(tmp_path):
     records = [{**record, "year": 1990 + n} for n, record in enumerate(lines(30))]
     table = pa.Table.from_pylist(records)

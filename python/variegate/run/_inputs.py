@@ -274,7 +274,7 @@ def _parse_text(source: Source, chunk: Chunk, item: Input) -> Parsed:
             ends = np.append(ends, len(data))
         offsets = np.concatenate([[0], np.cumsum(inner)[ends - 1] * (ends > 0)]).astype(np.int64)
         texts = records.strings(values[inner], offsets)
-        filled = np.flatnonzero(np.asarray(pc.not_equal(pc.utf8_trim_whitespace(texts), "")))
+        filled = np.flatnonzero(np.asarray(pc.not_equal(pc.ascii_trim_whitespace(texts), "")))
         return {"text": texts.take(pa.array(filled))}, filled.astype(np.int64) + chunk.row, problems
     if source.split == "line":
         spans = [(line, piece.removesuffix(b"\r")) for line, piece in enumerate(data.split(b"\n"))]
@@ -302,25 +302,46 @@ def _parse_text(source: Source, chunk: Chunk, item: Input) -> Parsed:
 
 
 def _parse_rows(source: Source, chunk: Chunk, item: Input) -> Parsed:
-    batch: pa.RecordBatch = chunk.data
-    rows = np.arange(chunk.row, chunk.row + len(batch), dtype=np.int64)
+    rows = np.arange(chunk.row, chunk.row + len(chunk.data), dtype=np.int64)
+    cells = {name: _plain(chunk.data[name]) for name in chunk.data.schema.names}
     problems: list[Problem] = []
-    good = np.ones(len(batch), bool)
+    good = np.ones(len(rows), bool)
     for name in (source.text, *([source.id] if source.id else [])):
-        for row in np.flatnonzero(np.asarray(batch[name].is_null()) & good):
+        for row in np.flatnonzero(np.asarray(cells[name].is_null()) & good):
             wanted = "a string" if name == source.text else "a string or an integer"
             message = f"field '{name}' must be {wanted}, not null"
             problems.append(Problem(chunk.file, int(rows[row]), "wrong_type", message, b""))
             good[row] = False
+    for name in cells:
+        for index, raw, at in _invalid_utf8(cells[name]):
+            if good[index]:
+                message = f"invalid UTF-8 at byte {at} of field '{name}'"
+                problems.append(Problem(chunk.file, int(rows[index]), "invalid_utf8", message, raw))
+                good[index] = False
     if problems:
-        batch, rows = batch.filter(pa.array(good)), rows[good]
+        cells, rows = {name: cells[name].filter(pa.array(good)) for name in cells}, rows[good]
         problems.sort(key=lambda problem: problem.row)
-    columns: dict[str, Any] = {"text": _plain(batch[source.text]).cast(pa.string())}
+    columns: dict[str, Any] = {"text": cells[source.text].cast(pa.string())}
     if source.id:
-        columns[""] = records.ragged(_plain(batch[source.id]).cast(pa.string()))
+        columns[""] = records.ragged(cells[source.id].cast(pa.string()))
     for name in source.keep:
-        columns[records.KEPT + name] = _plain(batch[name])
+        columns[records.KEPT + name] = cells[name]
     return columns, rows, problems
+
+
+def _invalid_utf8(column: pa.Array) -> Iterator[tuple[int, bytes, int]]:
+    """Row, bytes and first wrong byte (from 1) of the strings that are not UTF-8: files of columns do not check."""
+    if not _is_text(column.type):
+        return
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        raw = column.cast(pa.large_binary() if pa.types.is_large_string(column.type) else pa.binary())
+        for row, value in enumerate(raw.to_pylist()):
+            try:
+                (value or b"").decode()
+            except UnicodeDecodeError as error:
+                yield row, value, error.start + 1
 
 
 def _plain(column: pa.Array) -> pa.Array:
@@ -429,6 +450,9 @@ def _columns(item: Input) -> dict[str, pa.DataType]:
             return reader.schema
 
     found = _guarded(item, read)
+    twice = sorted({name for name in found.names if found.names.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"{item.where}: it has two fields '{twice[0]}': rename one")
     return dict(zip(found.names, found.types, strict=True))
 
 

@@ -139,6 +139,11 @@ class Read(Step):
         if not columns:
             return {"human": 0, "files": {}}
         rows = pa.concat_tables(columns)
+        there = set(pc.unique(rows["source"]).to_pylist())
+        for source in context.recipe.sources:
+            if source.name not in there:
+                where = context.recipe.base / source.path
+                raise InvalidInput(f"source '{source.name}': no line or row of {where} holds a record")
         self.check_unique(rows)
         kinds = pc.equal(rows["kind"], "human")
         counted = rows.group_by("file").aggregate([([], "count_all")])
