@@ -148,6 +148,12 @@ def test_texts_come_back(texts):
     assert batch.take(list(range(len(texts)))[::-1]).texts == texts[::-1]
 
 
+def test_views_and_dictionaries_come_in_as_what_they_hold():
+    texts = ["naïve", "", "x"]
+    for array in (pa.array(texts, pa.string_view()), pa.array(texts).dictionary_encode()):
+        assert vg.TextBatch.from_arrow(array[1:]).texts == texts[1:]
+
+
 def test_ids_are_a_documented_hash_of_the_content():
     """H64(source name, content): SHA-256 over length-prefixed fields, its first eight bytes, little-endian."""
     content = np.array([5, 6], "<u4").tobytes()

@@ -1001,11 +1001,23 @@ def _arrow_fields(data: Any, main: str) -> dict[str, Any]:
             f"from_arrow needs __arrow_c_array__ or __arrow_c_stream__, which {type(data).__name__} lacks"
         )
     if not pa.types.is_struct(data.type):
-        return {main: data}
-    fields = {field.name: array for field, array in zip(data.type, data.flatten(), strict=True)}
+        return {main: _plain_layout(data)}
+    fields = {field.name: _plain_layout(array) for field, array in zip(data.type, data.flatten(), strict=True)}
     if main not in fields:
         raise InvalidInput(f"from_arrow needs a field '{main}' (there are {sorted(fields)})")
     return fields
+
+
+def _plain_layout(array: Any) -> Any:
+    """String views and dictionaries (polars and pandas export them) copied into offsets and values."""
+    import pyarrow as pa
+
+    kind = array.type
+    if pa.types.is_dictionary(kind):
+        return _plain_layout(array.dictionary_decode())
+    if pa.types.is_string_view(kind):
+        return array.cast(pa.large_string())
+    return array
 
 
 def _is_list(kind: Any) -> bool:
