@@ -352,6 +352,10 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_signs_of_a_glob_in_the_recipe_folder_are_no_glob(tmp_path):
+    assert run(make(tmp_path / "set[1]", PLAIN, lines(3)), tmp_path / "out").rows == 3
+
+
 def test_every_format_reads_the_same_records(tmp_path):
     records = [{**record, "year": 1990 + n} for n, record in enumerate(lines(30))]
     table = pa.Table.from_pylist(records)

@@ -111,7 +111,7 @@ def list_inputs(recipe: Recipe, *, hashed: bool = True) -> list[Input]:
     """
     found: list[Input] = []
     for source in recipe.sources:
-        matches = sorted(glob.glob(str(recipe.base / source.path), recursive=True))
+        matches = sorted(glob.glob(str(Path(glob.escape(str(recipe.base))) / source.path), recursive=True))
         if glob.has_magic(source.path):
             matches = [match for match in matches if not os.path.isdir(match)]
         if not matches:
