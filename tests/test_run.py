@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from variegate import recipe as recipes
 from variegate.errors import CorruptRun, InvalidInput, RecipeError, RunConflict
-from variegate.run import _inputs, _journal, _store, check, plan, run
+from variegate.run import _inputs, _journal, _records, _store, check, plan, run
 
 WORDS = ["alpha", "beta", "gämma", "delta", "epsilon", "漢字", "zeta\n", "eta", "theta", "iota", "kappa", "lambda"]
 
@@ -844,3 +844,13 @@ def test_files_are_synced_before_they_count(tmp_path, monkeypatch):
         ("fsync", "journal.log"),
     ]
     assert calls[-1] == ("fsync", "journal.log")
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(float("nan"), "nan"), (float("inf"), "inf"), (b"\xff", r"b'\xff'"), ([b"x"], "[b'x']")]
+)
+def test_what_json_cannot_write_is_refused_by_field(value, shown):
+    table = pa.table({"extra": pa.array([value])})
+    with pytest.raises(InvalidInput) as error:
+        _records.to_jsonl(table)
+    assert str(error.value) == f"JSON has no way to write {shown} of field 'extra': choose format parquet"

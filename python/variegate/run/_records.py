@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import _core, provenance
+from variegate.errors import InvalidInput
 from variegate.provenance.records import Ragged
 
 __all__ = ["REJECTS", "hex_ids", "output_table", "ragged", "rejects_table", "schema", "strings", "to_jsonl"]
@@ -233,9 +234,22 @@ def to_jsonl(rows: pa.Table) -> bytes:
     return _objects(rows.column_names, [flat(c) for c in rows.columns], len(rows), newline=True)[0].tobytes()
 
 
+def _json(name: str, value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_text)
+    except (TypeError, ValueError):
+        raise InvalidInput(f"JSON has no way to write {value!r} of field '{name}': choose format parquet") from None
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        raise TypeError
+    return str(value)
+
+
 def _objects(names: list[str], columns: list[pa.Array], rows: int, *, newline: bool) -> Ragged:
     cells = []
-    for column in columns:
+    for name, column in zip(names, columns, strict=True):
         kind = column.type
         present = (
             np.asarray(pc.is_valid(column).to_numpy(zero_copy_only=False), np.uint8) if column.null_count else None
@@ -249,7 +263,7 @@ def _objects(names: list[str], columns: list[pa.Array], rows: int, *, newline: b
         elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
             texts = ragged(pc.fill_null(column.cast(pa.string()), ""))
         else:
-            plain = [json.dumps(value, ensure_ascii=False, default=str) for value in column.to_pylist()]
+            plain = [_json(name, value) for value in column.to_pylist()]
             texts = ragged(pa.array(plain, pa.string()))
         cells.append((*texts, present, quote))
     values, offsets = _core.jsonl_objects(names, cells, rows, newline)
