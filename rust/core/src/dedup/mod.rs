@@ -1,8 +1,8 @@
 //! Deduplication: exact copies, and near-duplicates by exact Jaccard similarity over sets of shingles.
 //!
-//! The way of a corpus: rows with equal content become one document ([`exact`]); a document's shingles
-//! ([`shingle`]) make its sketch ([`sketch`]); documents that share a band of it are candidates ([`bands`]); candidates
-//! are compared exactly ([`verify`]); and of each cluster one document is kept ([`cluster`]). Chance decides only which
+//! The way of a corpus: rows with equal content become one document (`exact`); a document's shingles
+//! (`shingle`) make its sketch (`sketch`); documents that share a band of it are candidates (`bands`); candidates
+//! are compared exactly (`verify`); and of each cluster one document is kept (`cluster`). Chance decides only which
 //! pairs are compared: a pair at the threshold is missed with the probability that the caller allows, and nothing is
 //! removed that is not similar.
 

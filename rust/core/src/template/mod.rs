@@ -5,9 +5,9 @@
 //! ask  = what is {a} plus {b}? :: 3 | add {b} to {a}.
 //! ```
 //!
-//! [`Grammar::compile`] parses ([`parse`]), checks and unfolds ([`compile`]) the text into a graph of sums and products, and one
-//! walk over that graph ([`walk`]) serves every way to choose: the k-th derivation by mixed radix, a weighted draw by
-//! alias tables, a uniform one by a rank, and draws without replacement by a permutation of all ranks ([`permute`]).
+//! [`Grammar::compile`] parses (`parse`), checks and unfolds (`compile`) the text into a graph of sums and products, and one
+//! walk over that graph (`walk`) serves every way to choose: the k-th derivation by mixed radix, a weighted draw by
+//! alias tables, a uniform one by a rank, and draws without replacement by a permutation of all ranks (`permute`).
 //!
 //! Draw `k` of a seed reads the words of its own Philox stream, `Stream::new(op_key(Templates, seed, name, 0), 0, k)`,
 //! lane 0, in the order of the text: for a choice of `n` one word below `n`, and with unequal weights a second below
@@ -104,7 +104,7 @@ impl Grammar {
     /// Compiles the grammar `source`, which begins with the rule `start`, or with its first.
     ///
     /// # Errors
-    /// Syntax errors with their position, and every mistake that [`compile`] names. Cost: linear in the source, times
+    /// Syntax errors with their position, and every mistake that the compiler names. Cost: linear in the source, times
     /// what bounded recursion unfolds to.
     pub fn compile(source: &str, start: Option<&str>) -> Result<Self> {
         if source.len() > MAX_SOURCE {
