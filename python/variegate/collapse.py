@@ -99,6 +99,29 @@ class Sketch:
         """
         self._counts.merge(other._counts.clone() if other is self else other._counts)
 
+    def subtract(self, other: Sketch) -> None:
+        """Takes back what `other` counted, so that a set less some of its rows need not be counted anew.
+
+        Raises:
+            InvalidInput: `other` counted more of something than this sketch; nothing is taken back.
+
+        Example:
+            >>> import variegate as vg
+            >>> sketch = Sketch.build(vg.TokenBatch.from_lists([[5, 6], [5, 7]]))
+            >>> sketch.subtract(Sketch.build(vg.TokenBatch.from_lists([[5, 7]])))
+            >>> sketch == Sketch.build(vg.TokenBatch.from_lists([[5, 6]]))
+            True
+        """
+        self._counts.subtract(other._counts.clone() if other is self else other._counts)
+
+    def measures(self, *, distinct: int, reference: Sketch | None = None) -> Measures:
+        """The measures of the corpus that was counted, where `distinct` of its rows differ from all earlier ones.
+
+        Raises:
+            InvalidInput: The reference has no tokens, or there are more different rows than rows.
+        """
+        return _measures(self._counts.measures(distinct, reference._counts if reference is not None else None))
+
     def to_bytes(self) -> bytes:
         """A form to store and ship, with version and checksum; equal sketches have equal bytes."""
         return self._counts.to_bytes()
@@ -209,17 +232,7 @@ class Meter:
         Raises:
             InvalidInput: The reference has no tokens.
         """
-        reference = self._reference._counts if self._reference is not None else None
-        rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share = self._meter.measures(reference)
-        return Measures(
-            rows=rows,
-            tokens=tokens,
-            types=types,
-            entropy=entropy,
-            coverage=coverage,
-            tail_coverage=tail_coverage,
-            duplicate_share=duplicate_share,
-        )
+        return _measures(self._meter.measures(self._reference._counts if self._reference is not None else None))
 
 
 def measure(data: TokenBatch | Iterable[TokenBatch], *, reference: Sketch | None = None) -> Measures:
@@ -247,6 +260,19 @@ def measure(data: TokenBatch | Iterable[TokenBatch], *, reference: Sketch | None
     for batch in _batches(data):
         meter.update(batch)
     return meter.result()
+
+
+def _measures(numbers: tuple[int, int, int, float, float | None, float | None, float]) -> Measures:
+    rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share = numbers
+    return Measures(
+        rows=rows,
+        tokens=tokens,
+        types=types,
+        entropy=entropy,
+        coverage=coverage,
+        tail_coverage=tail_coverage,
+        duplicate_share=duplicate_share,
+    )
 
 
 def _batches(data: TokenBatch | Iterable[TokenBatch]) -> Iterable[TokenBatch]:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from variegate.errors import InvalidInput
 
-__all__ = ["cap_synthetic", "check_retained"]
+__all__ = ["cap_synthetic", "check_retained", "synthetic_room"]
 
 
 def cap_synthetic(
@@ -52,18 +52,30 @@ def cap_synthetic(
     synthetic = np.flatnonzero(~keep)
     if max_synthetic == 1 or len(synthetic) == 0:
         return np.ones(len(keep), bool)
-    total_real = int(sizes[keep].sum())
-    if total_real == 0:
-        raise InvalidInput(
-            f"max_synthetic {max_synthetic} cannot be met: none of the {len(keep)} records is human (kind: human), "
-            "so any synthetic record makes the set wholly synthetic"
-        )
-    share = Fraction(str(float(max_synthetic)))
-    cap = total_real * share.numerator // (share.denominator - share.numerator)
+    cap = synthetic_room(int(sizes[keep].sum()), len(keep), max_synthetic=max_synthetic)
     high, low = np.ascontiguousarray(record_ids[synthetic]).view(">u8").astype(np.uint64).T
     order = synthetic[np.lexsort((low, high))]
     keep[order[np.cumsum(sizes[order]) <= cap]] = True
     return keep
+
+
+def synthetic_room(real: int, rows: int, *, max_synthetic: float) -> int:
+    """How much synthetic data a set of `rows` records may hold beside `real` tokens or bytes of real data.
+
+    Raises:
+        InvalidInput: If there is no real data, so that only the empty set could keep the cap.
+
+    Example:
+        >>> synthetic_room(300, 10, max_synthetic=0.25)
+        100
+    """
+    if real == 0:
+        raise InvalidInput(
+            f"max_synthetic {max_synthetic} cannot be met: none of the {rows} records is human (kind: human), "
+            "so any synthetic record makes the set wholly synthetic"
+        )
+    share = Fraction(str(float(max_synthetic)))
+    return real * share.numerator // (share.denominator - share.numerator)
 
 
 def check_retained(kept: int, read: int, *, retain_real: float) -> None:

@@ -97,7 +97,24 @@ def _kinds(spec: Any) -> list[str]:
     return []
 
 
+def _memory(value: Any) -> Any:
+    """Bytes, from a number or from text like 512MB (powers of ten) or 512MiB (powers of two)."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B", value.strip())
+    if found is None:
+        message = "memory must be a number of bytes or a size like '512MB' or '2GiB', not '{value}'"
+        raise PydanticCustomError("memory", message, {"value": value})
+    unit = found[2] or ""
+    return round(float(found[1]) * (1024 if unit.endswith("i") else 1000) ** " kMGT".index(unit[:1] or " "))
+
+
+MEMORY = 2_000_000_000
+LEAST_MEMORY = 256_000_000
+
 Name = Annotated[str, AfterValidator(_name)]
+Memory = Annotated[int, BeforeValidator(_memory)]
+Exhausted = Literal["keep", "error"]
 License = Annotated[str, AfterValidator(_license)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Op = Annotated[Any, BeforeValidator(_op)]
@@ -156,13 +173,34 @@ class Stage(_Model):
         return self.name or self.stage
 
 
+def _enough_candidates(stage: Any, wanted: int, name: str) -> Any:
+    if stage.candidates is not None and stage.candidates < wanted:
+        numbers = {"candidates": stage.candidates, "name": name, "wanted": wanted}
+        message = "candidates must be at least {name}: {candidates} cannot give {wanted}"
+        raise PydanticCustomError("candidates", message, numbers)
+    return stage
+
+
 class Augment(Stage):
     """Derives variants from every record."""
 
     stage: Literal["augment"] = "augment"
     variants: int = Field(default=1, ge=1, le=1000, description="Derived records per record.")
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Most variants to try for each record, until enough are accepted; as many as variants if absent.",
+    )
+    exhausted: Exhausted = Field(
+        default="keep", description="Whether a record whose candidates give fewer variants keeps those, or is an error."
+    )
     ops: list[Op] = Field(min_length=1, description="Ops in order, each one name with its parameters.")
     keep_source: bool = Field(default=True, description="Pass the originals on.")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Augment:
+        return _enough_candidates(self, self.variants, "variants")
 
 
 class Templates(Stage):
@@ -171,11 +209,24 @@ class Templates(Stage):
     stage: Literal["templates"] = "templates"
     grammar: str | None = Field(default=None, description="Grammar text.")
     path: str | None = Field(default=None, description="File with the grammar, relative to the recipe's folder.")
-    count: int = Field(ge=1, le=2**40, description="Records to make.")
+    count: int = Field(ge=1, le=2**40, description="Records that the final set should have from this stage.")
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        le=2**41,
+        description="Records to make, of which later stages may reject some; as many as count if absent.",
+    )
+    exhausted: Exhausted = Field(
+        default="keep", description="Whether a final set with fewer records of this stage is kept, or is an error."
+    )
     law: Literal["uniform", "weights"] = Field(
         default="uniform", description="uniform: no derivation twice, all alike; weights: each choice by its weights."
     )
     license: License = Field(default="NOASSERTION", description="SPDX expression of the records made.")
+
+    @model_validator(mode="after")
+    def _enough(self) -> Templates:
+        return _enough_candidates(self, self.count, "count")
 
     @model_validator(mode="after")
     def _one_grammar(self) -> Templates:
@@ -276,6 +327,11 @@ class Recipe(_Model):
         description="'default' (8k byte-level BPE), or a tokenizer.json or the folder that holds it.",
     )
     strict: bool = Field(default=True, description="Stop at a line that holds no record; false puts it into rejects/.")
+    memory: Memory = Field(
+        default=MEMORY,
+        ge=LEAST_MEMORY,
+        description="Bytes that a run may hold besides the interpreter, like 512MB; changes nothing in the output.",
+    )
     sources: list[Source] = Field(default=[], description="Where records come from.")
     stages: list[AnyStage] = Field(default=[], description="What happens to them, in order.")
     mix: Mix | None = Field(default=None, description="Limits on the final set.")
@@ -334,6 +390,10 @@ class Recipe(_Model):
             "anyOf": [{"type": "string"}, {"type": "object", "minProperties": 1, "maxProperties": 1}]
         }
         schema["properties"]["stages"]["items"] = {"oneOf": forms}
+        size = {"type": "string", "pattern": r"^\d+(\.\d+)?\s*([kMGT]i?)?B$"}
+        memory = schema["properties"]["memory"]
+        number = {name: memory.pop(name) for name in ("type", "minimum")}
+        memory["anyOf"] = [number, size]
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Variegate recipe", **schema}
 
     def to_dict(self) -> dict[str, Any]:
@@ -354,8 +414,9 @@ class Recipe(_Model):
         return hash(self.hash())
 
     def hash(self) -> str:
-        """SHA-256 of the resolved recipe, in hexadecimal; not of the content of its inputs."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+        """SHA-256 of the resolved recipe, in hexadecimal; not of the content of its inputs, and not of `memory`."""
+        said = {name: value for name, value in self.to_dict().items() if name != "memory"}
+        return hashlib.sha256(json.dumps(said, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
     def error(self, message: str, *, at: tuple[str | int, ...] = (), suggestion: str | None = None) -> RecipeError:
         """A `RecipeError` for the part of the recipe that `at` leads to, with its line where there is a file."""
@@ -522,7 +583,7 @@ def _recipe_error(error: ValidationError, node: yaml.Node | None, file: str | No
         given = first["input"]
         message = f"'{at[-1]}' must be {context['expected']}, not {given!r}"
         suggestion = _closest(str(given), re.findall(r"'([^']*)'", context["expected"]))
-    elif kind in ("name", "license", "keep", "grammar", "op", "stage", "extra", "empty", "duplicate"):
+    elif kind in ("name", "license", "keep", "grammar", "op", "stage", "extra", "empty", "duplicate", "memory", "candidates"):
         message = first["msg"]
         at = tuple(context.get("at", at))
     else:

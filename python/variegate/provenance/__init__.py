@@ -10,6 +10,7 @@ from variegate.provenance.licenses import combine, derive
 from variegate.provenance.records import (
     DIGITAL_SOURCE_TYPES,
     FIELDS,
+    MerkleTree,
     child_ids,
     child_record_ids,
     merkle_root,
@@ -21,6 +22,7 @@ from variegate.provenance.records import (
 __all__ = [
     "DIGITAL_SOURCE_TYPES",
     "FIELDS",
+    "MerkleTree",
     "child_ids",
     "child_record_ids",
     "combine",

@@ -6,6 +6,7 @@ so that anyone can recompute it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import TypeAlias
 
@@ -17,6 +18,7 @@ from variegate import _core
 __all__ = [
     "DIGITAL_SOURCE_TYPES",
     "FIELDS",
+    "MerkleTree",
     "Ragged",
     "child_ids",
     "child_record_ids",
@@ -103,6 +105,48 @@ def merkle_root(hashes: Bytes) -> bytes:
         'e3b0c442'
     """
     return _core.merkle_root(np.ascontiguousarray(hashes).reshape(-1))
+
+
+class MerkleTree:
+    """`merkle_root` for entries that come in parts; holds 2^16 of them and the roots of full subtrees.
+
+    Example:
+        >>> entries = np.arange(96, dtype=np.uint8).reshape(3, 32)
+        >>> tree = MerkleTree()
+        >>> tree.update(entries[:2])
+        >>> tree.update(entries[2:])
+        >>> tree.root() == merkle_root(entries)
+        True
+    """
+
+    leaves = 1 << 16
+
+    def __init__(self) -> None:
+        """A tree without entries."""
+        self._waiting = np.empty((0, 32), np.uint8)
+        self._full: list[tuple[int, bytes]] = []
+
+    def update(self, hashes: Bytes) -> None:
+        """Adds entries, `uint8[n, 32]`."""
+        self._waiting = np.concatenate([self._waiting, hashes])
+        # The last full subtree waits too: it is the root itself where nothing follows.
+        while len(self._waiting) > self.leaves:
+            height, root = 0, merkle_root(self._waiting[: self.leaves])
+            while self._full and self._full[-1][0] == height:
+                height, root = height + 1, _node(self._full.pop()[1], root)
+            self._full.append((height, root))
+            self._waiting = self._waiting[self.leaves :]
+
+    def root(self) -> bytes:
+        """The root of the tree of all entries."""
+        root = merkle_root(self._waiting)
+        for _, left in reversed(self._full):
+            root = _node(left, root)
+        return root
+
+
+def _node(left: bytes, right: bytes) -> bytes:
+    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def _numbers(values: npt.NDArray[np.int64] | npt.NDArray[np.uint64]) -> Ragged:

@@ -6,51 +6,44 @@ journal is never done again, so that the same command on the same directory cont
 
 from __future__ import annotations
 
+import base64
 import difflib
 import json
 import os
 import platform
 import re
 import shutil
-import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from variegate import _core, provenance
+from variegate.batch import TokenBatch
+from variegate.collapse import Sketch
 from variegate.errors import CorruptRun, InvalidInput, RunConflict
-from variegate.recipe import Recipe, Templates
+from variegate.recipe import Recipe
 from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
-from variegate.run import _stages as stages
 from variegate.run import _store as store
+from variegate.run._context import Context
 from variegate.run._journal import Journal
+from variegate.run._output import Shards, summed
+from variegate.run._parts import Committed, Part
+from variegate.run._passes import Pass, Record, RecordPass, Task, filter_tasks, made_parts, passes, steps
+from variegate.run._sets import SetStep, check_unique, count_distinct
+from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_licenses, plain
 
-__all__ = ["Context", "Event", "Part", "RunResult", "run"]
+__all__ = ["Event", "RunResult", "committed_files", "run", "verify_file"]
 
-_REPEATED = (
-    "source",
-    "license",
-    "kind",
-    "ops",
-    "generator",
-    "generator_terms",
-    "digital_source_type",
-    "stage",
-    "reason",
-)
-"""Columns with few different values: written with a dictionary."""
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{16}\.(parquet|jsonl\.zst)")
 
 
@@ -114,72 +107,6 @@ class RunResult:
     continued: bool
 
 
-@dataclass(frozen=True)
-class Part:
-    """A committed part: its record in the journal."""
-
-    record: dict[str, Any]
-
-    @property
-    def rows(self) -> int:
-        """Rows in the part."""
-        rows: int = self.record["out"]
-        return rows
-
-
-class Context:
-    """What the stages of a run share."""
-
-    def __init__(self, recipe: Recipe, listed: list[inputs.Input], out: Path) -> None:
-        self.recipe, self.inputs, self.out = recipe, listed, out
-        self.files = [item.path for item in listed]
-        self.wants_tokens = stages.needs_tokens(recipe)
-        spans = any(isinstance(stage, Templates) for stage in recipe.stages)
-        kept = inputs.kept_types(recipe, listed)
-        self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
-        self.results: dict[str, dict[str, Any]] = {}
-        self.read_parts: list[Part] = []
-        self.barrier = threading.Lock()
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        """The recipe's tokenizer."""
-        from variegate import Tokenizer
-
-        name = self.recipe.tokenizer
-        return Tokenizer.default() if name == "default" else Tokenizer(self.recipe.base / name)
-
-    @cached_property
-    def partial_tokens(self) -> tuple[int, ...]:
-        """Tokens that are not whole characters: changing one by itself would leave no valid text."""
-        return tuple(np.flatnonzero(self.tokenizer.whole_characters == 0).tolist())
-
-    def tokenized(self, rows: pa.Table) -> pa.Table:
-        """The rows with their tokens, where the run needs them."""
-        if not self.wants_tokens:
-            return rows
-        from variegate.batch import TextBatch
-
-        ids = records.flat(rows["id"]).to_numpy()
-        batch = self.tokenizer.encode(TextBatch(*records.ragged(rows["text"]), ids=ids))
-        column = records.token_lists(batch.tokens, batch.offsets)
-        return rows.set_column(rows.column_names.index("tokens"), self.schema.field("tokens"), column)
-
-    def read(self, part: Part, columns: list[str] | None = None) -> pa.Table:
-        """Rows of a committed part."""
-        path = part.record["path"]
-        if path is None:
-            table = self.schema.empty_table()
-            return table if columns is None else table.select(columns)
-        try:
-            with pq.ParquetFile(self.out / path, pre_buffer=False) as file:
-                return file.read(columns=columns, use_threads=False)
-        except FileNotFoundError:
-            raise CorruptRun(f"{self.out / path} is missing, though the journal has it") from None
-        except (OSError, pa.ArrowException) as error:
-            raise CorruptRun(f"{self.out / path} cannot be read: {str(error).splitlines()[0]}") from None
-
-
 def run(
     recipe: Recipe | str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -209,11 +136,10 @@ def run(
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
     workers = workers or _processors()
-    stages.check_licenses(recipe)
+    check_licenses(recipe)
     listed = inputs.list_inputs(recipe)
     folder = Path(out)
     context = Context(recipe, listed, folder)
-    steps = stages.steps(context)
     made_folder = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -228,11 +154,11 @@ def run(
         fresh = not (folder / "journal.log").exists()
         journal = Journal(folder / "journal.log")
         try:
-            engine = _Engine(context, steps, journal, workers, progress, started)
+            engine = _Engine(context, journal, workers, progress, started)
             try:
                 return engine.run()
             except (InvalidInput, RunConflict):
-                if fresh and engine.stage == 0:
+                if fresh and engine.first:
                     journal.close()
                     _empty(folder)
                     if made_folder:
@@ -261,291 +187,320 @@ class _Engine:
     def __init__(
         self,
         context: Context,
-        steps: list[stages.Step],
         journal: Journal,
         workers: int,
         progress: Callable[[Event], None] | None,
         started: float,
     ) -> None:
-        self.context, self.steps, self.journal = context, steps, journal
+        self.context, self.journal = context, journal
+        self.steps = steps(context)
+        self.passes = passes(context, self.steps)
         self.workers, self.progress, self.started = workers, progress, started
         self.out, self.recipe = context.out, context.recipe
-        self.stage = 0
-        self.done: dict[tuple[int, int], dict[str, Any]] = {}
-        self.finished: dict[int, dict[str, Any]] = {}
+        self.first = True
+        self.done: dict[tuple[int, int], Record] = {}
+        self.finished: dict[int, Record] = {}
         self.last_poll = 0.0
 
     def run(self) -> RunResult:
         """Does what is left to do."""
-        head = self.head()
         continued = bool(self.journal.records)
         if continued:
-            self.same_run(self.journal.records[0], head)
+            for record in self.journal.records:
+                if record["record"] == "part":
+                    self.done[record["stage"], record["part"]] = record
+                elif record["record"] == "stage":
+                    self.finished[record["stage"]] = record
+            self.same_run(self.journal.records[0])
             last = self.journal.records[-1]
             if last["record"] == "finish":
                 return self.told(last, already=True, continued=True)
         self.recover()
         if not continued:
-            self.journal.append(head)
-        for record in self.journal.records:
-            if record["record"] == "part":
-                self.done[record["stage"], record["part"]] = record
-            elif record["record"] == "stage":
-                self.finished[record["stage"]] = record
+            self.journal.append(self.head())
         for name in ("stages", "rejects", "data"):
-            (self.out / name).mkdir(exist_ok=True)
-        store.write_atomic(self.out / "recipe.lock.yaml", self.lock_text(head))
+            store.make_folder(self.out / name)
         parts: list[Part] = []
-        funnel: list[dict[str, Any]] = []
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="variegate") as pool:
-            for index, step in enumerate(self.steps):
-                before = sum(part.rows for part in parts)
-                parts, entry = self.run_stage(pool, index, step, parts)
-                if index == 0:
-                    self.context.read_parts = parts
-                    before = entry["in"]
-                funnel.append({"name": step.label, "kind": step.kind, **entry, "in": before})
-            shards = self.write_shards(pool, len(self.steps), parts)
-        finish = self.finish(head, funnel, shards)
+        funnel: list[Record] = []
+        pool = ThreadPoolExecutor(self.context.workers(self.workers), thread_name_prefix="variegate")
+        with pool:
+            for work in self.passes:
+                parts = self.run_pass(pool, work, parts, funnel)
+                self.first = False
+            shards = self.write_shards(pool, parts)
+        finish = self.finish(funnel, shards)
         return self.told(finish, already=False, continued=continued)
 
-    def head(self) -> dict[str, Any]:
+    def head(self) -> Record:
         """The first record of the journal: what makes this run this run."""
         return {
             "record": "start",
-            "format": 1,
+            "format": 2,
             "variegate": _core.__version__,
             "randomness": _core.RANDOMNESS_SCHEME,
             "recipe_hash": self.recipe.hash(),
             "recipe": self.recipe.to_yaml(),
-            "inputs": [item.to_json() for item in self.context.inputs],
+            "inputs": [item.to_json() | {"mtime_ns": item.mtime_ns} for item in self.context.inputs],
         }
 
-    def same_run(self, old: dict[str, Any], new: dict[str, Any]) -> None:
+    def same_run(self, old: Record) -> None:
         """Refuses to continue a run of something else, and shows the difference."""
         if old.get("record") != "start":
             raise CorruptRun(f"{self.out / 'journal.log'} does not begin with the start of a run")
+        new = self.head()
+        if old.get("format") != new["format"]:
+            message = f"has a journal of format {old.get('format')}, and this release writes {new['format']}"
+            raise RunConflict(f"{self.out} {message}: choose a new directory")
         if old["recipe_hash"] != new["recipe_hash"]:
             lines = difflib.unified_diff(old["recipe"].splitlines(), new["recipe"].splitlines(), n=0, lineterm="")
             changes = "\n".join(f"  {line}" for line in list(lines)[2:] if not line.startswith("@@"))
             raise RunConflict(f"{self.out} belongs to another recipe: choose a new directory, or undo\n{changes}")
-        before = {(item["source"], item["path"]): item["sha256"] for item in old["inputs"]}
-        after = {(item["source"], item["path"]): item["sha256"] for item in new["inputs"]}
+        read = self.finished[self.passes[0].index]["inputs"] if self.passes[0].index in self.finished else {}
+        before = {(item["source"], item["path"]): item for item in old["inputs"]}
+        after = {(item["source"], item["path"]): item for item in new["inputs"]}
+        for number, item in enumerate(old["inputs"]):
+            item["sha256"] = item["sha256"] or read.get(str(number), "")
         for key in sorted(before.keys() | after.keys()):
-            if before.get(key) != after.get(key):
-                what = "is new" if key not in before else "is gone" if key not in after else "has changed"
-                message = f"input {key[1]} of '{key[0]}' {what} since this run began: choose a new directory"
-                raise RunConflict(f"{self.out}: {message}")
+            if key not in before or key not in after:
+                what = "is new" if key in after else "is gone"
+                raise self.other_input(f"input {key[1]} of '{key[0]}' {what}")
+        for item in self.context.inputs:
+            known = before[item.source, item.path]
+            changed = self.other_input(f"input {item.path} of '{item.source}' has changed")
+            if item.bytes != known["bytes"] or (item.sha256 and item.sha256 != known["sha256"]):
+                raise changed
+            # A file that was not touched since holds what it held; the rest of a file half read is compared as it is read.
+            touched = item.mtime_ns != known["mtime_ns"]
+            if touched and known["sha256"] and inputs.hash_file(item.where) != known["sha256"]:
+                raise changed
         for name in ("variegate", "randomness"):
             if old[name] != new[name]:
                 message = f"was begun with {name} {old[name]}, and this is {new[name]}: choose a new directory"
                 raise RunConflict(f"{self.out} {message}")
 
+    def other_input(self, what: str) -> RunConflict:
+        """An input is not what it was."""
+        return RunConflict(f"{self.out}: {what} since this run began: choose a new directory")
+
     def recover(self) -> None:
-        """Deletes what was never committed, and checks what was."""
-        committed: dict[str, dict[str, Any]] = {}
-        for record in self.journal.records:
-            if record["record"] == "part":
-                for item in (record, record["rejects"]):
-                    if item and item["path"]:
-                        committed[item["path"]] = item
+        """Deletes what was never committed or is no longer needed, and checks what is."""
+        committed = committed_files(self.journal.records)
+        released = {path for record in self.journal.records for path in record.get("released", ())}
         found = [path for top in ("stages", "rejects", "data") for path in sorted((self.out / top).rglob("part-*"))]
         if found and not self.journal.records:
             message = f"{self.out / 'journal.log'} is damaged at its start, though there are parts"
             raise CorruptRun(f"{message}: choose a new directory")
         for path in found:
-            if path.relative_to(self.out).as_posix() not in committed and _PART.fullmatch(path.name):
+            name = path.relative_to(self.out).as_posix()
+            if name in released or (name not in committed and _PART.fullmatch(path.name)):
                 path.unlink()
         for path in self.out.rglob(f"{store.TEMPORARY}*"):
             path.unlink()
         for name, item in committed.items():
-            verify_file(self.out, name, item)
+            if name not in released:
+                verify_file(self.out, name, item)
 
-    def run_stage(
-        self, pool: ThreadPoolExecutor, index: int, step: stages.Step, parts: list[Part]
-    ) -> tuple[list[Part], dict[str, Any]]:
-        """Does one stage; returns the parts it passes on and its line of the funnel."""
-        self.stage = index
-        meter = _Meter(self, index, step.label, step.count(parts))
+    def run_pass(
+        self, pool: ThreadPoolExecutor, work: Pass, parts: list[Part], funnel: list[Record]
+    ) -> list[Part]:
+        """Does one pass; adds its stages to the funnel and returns the parts it passes on."""
+        meters = [_Meter(self, step.index, step.label) for step in work.steps]
+        index = work.index
         if index in self.finished:
-            numbers = sorted(number for stage, number in self.done if stage == index)
-            made = [self.done[index, number] for number in numbers]
+            made = [self.done[index, number] for number in range(self.finished[index]["parts"])]
+            results = self.finished[index]["results"]
         else:
-            meter.tell(finished=False)
-            made = list(self.run_tasks(pool, index, step, parts, meter))
-        outputs = step.output(parts, [Part(record) for record in made])
+            for meter in meters:
+                meter.tell()
+            made, results, digests = self.do_pass(pool, work, parts, meters)
+            seconds = split_seconds(meters[0].seconds, made, work.steps)
+            record = {
+                "record": "stage",
+                "stage": index,
+                "parts": len(made),
+                "seconds": seconds,
+                "results": results,
+                "inputs": {str(number): digest for number, digest in sorted(digests.items())},
+            }
+            self.journal.append(record)
+            self.finished[index] = record
+            for meter in meters:
+                meter.finish()
+        self.context.results |= results
+        after = made_parts(work, parts, made)
+        for step in work.steps:
+            funnel.append(self.funnel_entry(step, parts, after, made))
+        return after
+
+    def do_pass(
+        self, pool: ThreadPoolExecutor, work: Pass, parts: list[Part], meters: list[_Meter]
+    ) -> tuple[list[Record], dict[str, Any], dict[int, str]]:
+        """The work of a pass: its records, what its stages say, and the digests of what it read."""
+        step = work.steps[-1]
+        digests: dict[int, str] = {}
+        if isinstance(work, RecordPass):
+            made = self.in_order(pool, work.index, work.tasks(parts, digests), meters, work.count(parts))
+            return made, self.summary(work, parts, made), digests
+        if isinstance(step, MeasureStep):
+            return [], {step.label: self.measure(step, parts)}, digests
+        assert isinstance(step, SetStep)
+        decision, said = step.decide(parts)
+        tasks = filter_tasks(self.context, step, decision, parts)
+        return self.in_order(pool, work.index, tasks, meters, len(parts)), {step.label: said}, digests
+
+    def in_order(
+        self, pool: ThreadPoolExecutor, index: int, tasks: Iterator[Task], meters: list[_Meter], total: int | None
+    ) -> list[Record]:
+        """Runs tasks a few ahead, and commits their records in order; what the journal has is not done again."""
+        made: list[Record] = []
+        queue: deque[tuple[list[Record], Future[list[Record]] | None, Task]] = deque()
+        ahead = 2 * self.context.workers(self.workers)
+
+        def settle(most: int) -> None:
+            """Waits until at most `most` tasks are left; what is ready then is committed together."""
+            while len(queue) > most:
+                ready = [queue.popleft()]
+                while queue and (queue[0][1] is None or (queue[0][1].done() and not queue[0][1].exception())):
+                    ready.append(queue.popleft())
+                fresh: list[Record] = []
+                for known, future, task in ready:
+                    new = [] if future is None else [record | {"digest": task.digest} for record in future.result()]
+                    fresh += new
+                    made.extend(known + new)
+                    for record in known + new:
+                        for meter in meters:
+                            meter.add(record, total)
+                if fresh:
+                    self.journal.append(*fresh)
+                for record in fresh:
+                    for path in record["released"]:
+                        (self.out / path).unlink(missing_ok=True)
+                for meter in meters:
+                    meter.tell()
+
+        try:
+            for task in tasks:
+                known = [self.done[index, number] for number in task.numbers if (index, number) in self.done]
+                if known and known[0]["digest"] != task.digest:
+                    raise self.other_input(f"an input of '{task.source}' has changed")
+                future = pool.submit(task.make, len(known)) if len(known) < len(task.numbers) else None
+                queue.append((known, future, task))
+                settle(ahead)
+            settle(0)
+        finally:
+            for _, future, _ in queue:
+                if future is not None and not future.cancel():
+                    future.exception()
+        return made
+
+    def summary(self, work: RecordPass, parts: list[Part], made: list[Record]) -> dict[str, Any]:
+        """What the stages of a record-wise pass say, once all of its parts are there."""
+        context = self.context
+        results: dict[str, Any] = {}
+        for step in work.steps:
+            counts: Counter[str] = Counter()
+            for record in made:
+                counts.update(record["stages"][str(step.index)]["counts"])
+            if isinstance(step, Read):
+                results[step.label] = step.result(counts)
+                after = made_parts(work, parts, made)
+                ledgers = [s["rejects"] for record in made for s in record["stages"].values() if s["rejects"]]
+                check_unique(context, after, ledgers)
+            elif isinstance(step, AugmentStep):
+                results[step.label] = {"short": counts["short"]}
+        files = [record["file"] for record in made if record["file"]]
+        sketches = {f"sketch {name}": name for name in work.references} | ({"sketch": ""} if work.total else {})
+        for note, name in sketches.items():
+            sketch = Sketch()
+            for file in files:
+                sketch.merge(Sketch.from_bytes(context.files.note(file, note)))
+            said = {"sketch": base64.b64encode(sketch.to_bytes()).decode()}
+            if name:
+
+                def content(name: str = name) -> Iterator[npt.NDArray[np.uint8]]:
+                    for file in files:
+                        yield np.frombuffer(context.files.note(file, f"content {name}"), np.uint8).reshape(-1, 16)
+
+                said["distinct"] = count_distinct(content, sketch.rows, context.memory)
+            results[f"tokens of {name}" if name else "tokens"] = said
+        return results
+
+    def measure(self, step: MeasureStep, parts: list[Part]) -> dict[str, Any]:
+        """The measures of the rows of all parts, and of the reference as it was read."""
+        context = self.context
+        sketch = self.sketch("tokens")
+        for part in parts:
+            for ledger in part.dropped:
+                for piece in context.files.groups(ledger, ["text"]):
+                    sketch.subtract(Sketch.build(TokenBatch(*context.encode(piece), ids=np.zeros(len(piece), np.uint64))))
+
+        def content() -> Iterator[npt.NDArray[np.uint8]]:
+            return (records.ids_of(column) for column in context.files.column(parts, "content"))
+
+        distinct = count_distinct(content, sketch.rows, context.memory)
+        measures: dict[str, Any] = {}
+        reference = None
+        if step.stage.reference is not None:
+            name = f"tokens of {step.stage.reference}"
+            reference = self.sketch(name)
+            own = reference.measures(distinct=context.results[name]["distinct"], reference=reference)
+            measures[step.stage.reference] = plain(own)
+        measures[step.label] = plain(sketch.measures(distinct=distinct, reference=reference))
+        return {"measures": measures}
+
+    def sketch(self, name: str) -> Sketch:
+        """Token counts that an earlier pass has left."""
+        return Sketch.from_bytes(base64.b64decode(self.context.results[name]["sketch"]))
+
+    def funnel_entry(self, step: Step, before: list[Part], after: list[Part], made: list[Record]) -> Record:
+        """A stage's line of the funnel."""
+        entries = [record["stages"][str(step.index)] for record in made]
+        said = self.context.results.get(step.label, {})
+        if isinstance(step, MeasureStep):
+            rows = sum(part.rows for part in before)
+            tokens, size = sum(part.tokens for part in before), sum(part.text_bytes for part in before)
+            entries = [{**dict.fromkeys(("in", "out"), rows), "tokens": tokens, "text_bytes": size}]
+        reasons: Counter[str] = Counter()
+        for entry in entries:
+            reasons.update(entry.get("reasons", {}))
+        sums = {
+            name: sum(entry.get(name, 0) for entry in entries)
+            for name in ("in", "created", "out", "tokens", "text_bytes")
+        }
+        return {
+            "name": step.label,
+            "kind": step.kind,
+            **{name: sums[name] for name in ("in", "created", "out")},
+            "rejected": sum(reasons.values()),
+            "reasons": dict(sorted(reasons.items())),
+            "seconds": next(p["seconds"][step.label] for p in self.finished.values() if step.label in p["seconds"]),
+            "tokens": sums["tokens"],
+            "bytes": sums["text_bytes"],
+            "examples": [*said.get("examples", ()), *(e for entry in entries for e in entry.get("examples", ()))],
+            **{name: said[name] for name in ("short", "targets") if said.get(name)},
+        }
+
+    def write_shards(self, pool: ThreadPoolExecutor, parts: list[Part]) -> list[Record]:
+        """Writes the final set."""
+        index = len(self.steps)
+        shards = Shards(self.context, index, parts)
+        meter = _Meter(self, index, "output")
+        meter.tell()
+        made = self.in_order(pool, index, shards.tasks(), [meter], shards.count)
+        meter.finish()
         if index not in self.finished:
-            result = step.result(outputs)
-            meter.close()
             self.finished[index] = {
                 "record": "stage",
                 "stage": index,
-                "name": step.label,
                 "parts": len(made),
-                "seconds": round(meter.seconds, 3),
-                "result": result,
+                "seconds": {"output": round(meter.seconds, 3)},
+                "results": {},
+                "inputs": {},
             }
-            self.journal.append(self.finished[index])
-        self.context.results[step.label] = self.finished[index]["result"]
-        reasons: Counter[str] = Counter()
-        for record in made:
-            reasons.update(record["reasons"])
-        entry: dict[str, Any] = {
-            "in": sum(record["in"] for record in made),
-            "created": sum(record["created"] for record in made),
-            "out": sum(part.rows for part in outputs),
-            "rejected": sum(reasons.values()),
-            "reasons": dict(sorted(reasons.items())),
-            "seconds": self.finished[index]["seconds"],
-            "tokens": sum(part.record["tokens"] for part in outputs),
-            "bytes": sum(part.record["text_bytes"] for part in outputs),
-            "examples": [example for record in made for example in record["examples"]],
-        }
-        return outputs, entry
-
-    def run_tasks(
-        self, pool: ThreadPoolExecutor, index: int, step: stages.Step, parts: list[Part], meter: _Meter
-    ) -> Iterator[dict[str, Any]]:
-        """Runs the tasks of a stage a few ahead, and commits them in order."""
-
-        def work(number: int, task: stages.Task) -> dict[str, Any]:
-            return self.commit_part(index, step, number, task())
-
-        yield from self.in_order(pool, index, step.tasks(parts), work, meter)
-
-    def in_order(
-        self,
-        pool: ThreadPoolExecutor,
-        index: int,
-        tasks: Iterator[tuple[int, Any]],
-        work: Callable[[int, Any], dict[str, Any]],
-        meter: _Meter,
-    ) -> Iterator[dict[str, Any]]:
-        waiting: deque[Future[dict[str, Any]] | dict[str, Any]] = deque()
-
-        def first() -> dict[str, Any]:
-            head = waiting.popleft()
-            if isinstance(head, Future):
-                record = head.result()
-                self.journal.append(record)
-                self.done[index, record["part"]] = record
-                head = record
-            meter.add(head)
-            return head
-
-        try:
-            for number, task in tasks:
-                known = self.done.get((index, number))
-                waiting.append(known if known is not None else pool.submit(work, number, task))
-                if len(waiting) > 2 * self.workers:
-                    yield first()
-            while waiting:
-                yield first()
-        finally:
-            for item in waiting:
-                if isinstance(item, Future):
-                    item.cancel()
-            for item in waiting:
-                if isinstance(item, Future) and not item.cancelled():
-                    item.exception()
-
-    def commit_part(self, index: int, step: stages.Step, number: int, outcome: stages.Outcome) -> dict[str, Any]:
-        """Writes what a task made; returns the journal record that will make it count."""
-        rows = outcome.rows if outcome.rows is not None else self.context.schema.empty_table()
-        record: dict[str, Any] = {"record": "part", "stage": index, "part": number, "path": None}
-        if len(rows):
-            record |= self.write(f"stages/{index:02d}-{step.label}", number, rows, "parquet")
-        counts = records.token_counts(rows)
-        reasons: dict[str, int] = {}
-        rejects = None
-        if outcome.rejects is not None and len(outcome.rejects):
-            rejects = self.write(f"rejects/{index:02d}-{step.label}", number, outcome.rejects, "parquet")
-            counted = pc.value_counts(outcome.rejects["reason"]).to_pylist()
-            reasons = {item["values"]: item["counts"] for item in sorted(counted, key=lambda item: item["values"])}
-        return record | {
-            "in": outcome.seen,
-            "created": outcome.created,
-            "out": len(rows),
-            "rejects": rejects,
-            "reasons": reasons,
-            "tokens": 0 if counts is None else int(counts.sum()),
-            "text_bytes": int(records.text_bytes(rows["text"]).sum()),
-            "examples": outcome.examples,
-        }
-
-    def write(self, folder: str, number: int, rows: pa.Table, suffix: str) -> dict[str, Any]:
-        """Commits a file; returns what the journal says of it."""
-        where = self.out / folder
-        where.mkdir(exist_ok=True)
-
-        def parquet(file: BinaryIO) -> None:
-            write_parquet(rows, file, final=folder == "data")
-
-        def lines(file: BinaryIO) -> None:
-            file.write(pa.compress(records.to_jsonl(rows), codec="zstd", asbytes=True))
-
-        path, digest, size = store.commit(
-            where, f"part-{number:05d}", suffix, parquet if suffix == "parquet" else lines
-        )
-        return {"path": path.relative_to(self.out).as_posix(), "rows": len(rows), "sha256": digest, "bytes": size}
-
-    def write_shards(self, pool: ThreadPoolExecutor, index: int, parts: list[Part]) -> list[dict[str, Any]]:
-        """Writes the final set."""
-        self.stage = index
-        step = self.recipe.output.rows_per_shard
-        meter = _Meter(self, index, "output", -(-sum(part.rows for part in parts) // step))
-
-        def work(number: int, pieces: list[tuple[Part, int, int]]) -> dict[str, Any]:
-            tables = [self.context.read(part).slice(start, stop - start) for part, start, stop in pieces]
-            return self.commit_shard(index, number, pa.concat_tables(tables))
-
-        made = list(self.in_order(pool, index, _shards(parts, step), work, meter))
-        if index not in self.finished:
-            meter.close()
-            record = {"record": "stage", "stage": index, "name": "output", "parts": len(made)}
-            self.finished[index] = {**record, "seconds": round(meter.seconds, 3), "result": {}}
             self.journal.append(self.finished[index])
         return made
 
-    def commit_shard(self, index: int, number: int, rows: pa.Table) -> dict[str, Any]:
-        """Writes one file of the final set, with its Merkle root and its shares."""
-        final = records.output_table(rows)
-        root = provenance.merkle_root(records.output_hashes(final))
-        sizes = records.text_bytes(rows["text"])
-        tokens = records.token_counts(rows)
-        shares: dict[str, dict[str, dict[str, int]]] = {}
-        for name in ("kind", "source", "license", "generation"):
-            codes = records.flat(rows[name]).dictionary_encode()
-            index_of = codes.indices.to_numpy()
-            values = codes.dictionary.to_pylist()
-            shares[name] = {
-                str(value): {
-                    "rows": int((index_of == i).sum()),
-                    "bytes": int(sizes[index_of == i].sum()),
-                    **({} if tokens is None else {"tokens": int(tokens[index_of == i].sum())}),
-                }
-                for i, value in sorted(enumerate(values), key=lambda item: str(item[1]))
-            }
-        return {
-            "record": "part",
-            "stage": index,
-            "part": number,
-            **self.write("data", number, final, self.recipe.output.format),
-            "merkle_root": root.hex(),
-            "in": len(rows),
-            "created": 0,
-            "out": len(rows),
-            "rejects": None,
-            "reasons": {},
-            "tokens": 0 if tokens is None else int(tokens.sum()),
-            "text_bytes": int(sizes.sum()),
-            "shares": shares,
-            "examples": [],
-        }
-
-    def finish(
-        self, head: dict[str, Any], funnel: list[dict[str, Any]], shards: list[dict[str, Any]]
-    ) -> dict[str, Any]:
+    def finish(self, funnel: list[Record], shards: list[Record]) -> Record:
         """Checks the sums, writes manifest and report, and closes the journal."""
         for before, stage in zip([None, *funnel], funnel, strict=False):
             check_sum(self.out, stage, before)
@@ -555,8 +510,17 @@ class _Engine:
         root = provenance.merkle_root(
             np.frombuffer(b"".join(bytes.fromhex(shard["merkle_root"]) for shard in shards), np.uint8)
         ).hex()
-        shares = _summed(shards)
-        files = [{name: shard[name] for name in ("path", "rows", "bytes", "sha256", "merkle_root")} for shard in shards]
+        shares = summed(shards)
+        files = [
+            {name: (shard["file"] | shard)[name] for name in ("path", "rows", "bytes", "sha256", "merkle_root")}
+            for shard in shards
+        ]
+        head = self.journal.records[0]
+        read = self.finished[self.passes[0].index]["inputs"]
+        listed = [
+            {name: item[name] for name in ("source", "path", "bytes")} | {"sha256": read.get(str(number), item["sha256"])}
+            for number, item in enumerate(head["inputs"])
+        ]
         manifest = {
             "version": 1,
             "variegate": head["variegate"],
@@ -564,7 +528,7 @@ class _Engine:
             "recipe_hash": head["recipe_hash"],
             "seed": self.recipe.seed,
             "tokenizer": self.context.tokenizer.fingerprint if self.context.wants_tokens else None,
-            "inputs": head["inputs"],
+            "inputs": listed,
             "ops": {step.ops_hash: step.spec for step in self.steps if step.spec},
             "stages": [
                 {name: stage[name] for name in ("name", "kind", "in", "created", "out", "rejected", "reasons")}
@@ -573,12 +537,13 @@ class _Engine:
             "shares": shares,
             "format": self.recipe.output.format,
             "rows": rows,
-            "bytes": sum(shard["bytes"] for shard in shards),
+            "bytes": sum(file["bytes"] for file in files),
             "files": files,
             "merkle_root": root,
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         store.write_atomic(self.out / "manifest.json", text)
+        store.write_atomic(self.out / "recipe.lock.yaml", self.lock_text(listed))
         report = self.report(head, funnel, manifest)
         store.write_atomic(self.out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         record = {
@@ -591,18 +556,19 @@ class _Engine:
         }
         self.journal.append(record)
         (self.out / "progress.json").unlink(missing_ok=True)
+        shutil.rmtree(self.out / "stages")
         return record
 
-    def report(self, head: dict[str, Any], funnel: list[dict[str, Any]], manifest: dict[str, Any]) -> dict[str, Any]:
+    def report(self, head: Record, funnel: list[Record], manifest: Record) -> Record:
         """What the report shows."""
-        listed: dict[str, dict[str, Any]] = {}
-        counts = self.context.results["read"].get("files", {})
+        listed: dict[str, Record] = {}
+        counts = self.context.results["read"]["files"]
         refused: Counter[str] = Counter()
         for (stage, _), record in self.done.items():
-            if stage == 0 and record["rejects"]:
-                refused.update(
-                    pq.read_table(self.out / record["rejects"]["path"], columns=["file"])["file"].to_pylist()
-                )
+            ledger = record["stages"]["0"]["rejects"] if stage == self.passes[0].index else None
+            if ledger:
+                for piece in self.context.files.groups(ledger, ["file"]):
+                    refused.update(piece["file"].to_pylist())
         for source in self.recipe.sources:
             entry = {"source": source.name, "kind": source.kind, "license": source.license}
             listed[source.name] = {**entry, "files": 0, "bytes": 0, "rows": 0, "rejected": 0}
@@ -612,7 +578,7 @@ class _Engine:
                 listed[item.source]["bytes"] += item.bytes
                 listed[item.source]["rows"] += counts.get(str(number), 0)
                 listed[item.source]["rejected"] += refused[item.path]
-        measures: dict[str, Any] = {}
+        measures: Record = {}
         for result in self.context.results.values():
             measures |= result.get("measures", {})
         output = {name: manifest[name] for name in ("format", "rows", "bytes", "files", "merkle_root")}
@@ -623,7 +589,7 @@ class _Engine:
             "recipe": head["recipe"],
             "seed": self.recipe.seed,
             "workers": self.workers,
-            "seconds": round(sum(record["seconds"] for record in self.finished.values()), 3),
+            "seconds": round(sum(sum(record["seconds"].values()) for record in self.finished.values()), 3),
             "inputs": list(listed.values()),
             "stages": funnel,
             "measures": measures,
@@ -631,25 +597,25 @@ class _Engine:
             "output": output,
         }
 
-    def told(self, finish: dict[str, Any], *, already: bool, continued: bool) -> RunResult:
+    def told(self, finish: Record, *, already: bool, continued: bool) -> RunResult:
         """The result of a finished run."""
         seconds = time.monotonic() - self.started
         numbers = {name: finish[name] for name in ("rows", "rejected", "files", "merkle_root")}
         return RunResult(out=self.out, seconds=seconds, already_complete=already, continued=continued, **numbers)
 
-    def lock_text(self, head: dict[str, Any]) -> str:
+    def lock_text(self, listed: list[Record]) -> str:
         """What recipe.lock.yaml holds: the resolved recipe, then versions and inputs as comments of its own section."""
         import yaml
 
         versions = {
-            "variegate": head["variegate"],
-            "randomness": head["randomness"],
+            "variegate": _core.__version__,
+            "randomness": _core.RANDOMNESS_SCHEME,
             "python": platform.python_version(),
             "numpy": np.__version__,
             "pyarrow": pa.__version__,
         }
-        locked = {"recipe": self.recipe.to_dict(), "recipe_hash": head["recipe_hash"], "versions": versions}
-        text: str = yaml.safe_dump({**locked, "inputs": head["inputs"]}, sort_keys=False, allow_unicode=True, width=120)
+        locked = {"recipe": self.recipe.to_dict(), "recipe_hash": self.recipe.hash(), "versions": versions}
+        text: str = yaml.safe_dump({**locked, "inputs": listed}, sort_keys=False, allow_unicode=True, width=120)
         return text
 
     def say(self, event: Event) -> None:
@@ -665,10 +631,11 @@ class _Engine:
 class _Meter:
     """Counts what passes through a stage."""
 
-    def __init__(self, engine: _Engine, index: int, label: str, parts_total: int | None) -> None:
-        self.engine, self.index, self.label, self.parts_total = engine, index, label, parts_total
+    def __init__(self, engine: _Engine, index: int, label: str) -> None:
+        self.engine, self.index, self.label = engine, index, label
         self.started = time.monotonic()
-        self.parts = self.rows_in = self.rows_out = self.tokens = self.new_rows = self.new_tokens = 0
+        self.parts_total: int | None = None
+        self.parts = self.rows_in = self.rows_out = self.tokens = 0
         self.reasons: Counter[str] = Counter()
 
     @property
@@ -676,20 +643,26 @@ class _Meter:
         """Since the stage began."""
         return time.monotonic() - self.started
 
-    def add(self, record: dict[str, Any]) -> None:
+    def add(self, record: Record, parts_total: int | None) -> None:
         """Counts a part."""
+        self.parts_total = parts_total
         self.parts += 1
-        self.rows_in += record["in"] + record["created"]
-        self.rows_out += record["out"]
-        self.tokens += record["tokens"]
-        self.reasons.update(record["reasons"])
-        self.tell(finished=False)
+        if "stages" in record:
+            entry = record["stages"][str(self.index)]
+        else:
+            entry = {"in": record["rows"], "created": 0, "out": record["rows"], "reasons": {}} | record
+        self.rows_in += entry["in"] + entry["created"]
+        self.rows_out += entry["out"]
+        self.tokens += entry["tokens"]
+        self.reasons.update(entry["reasons"])
 
-    def close(self) -> None:
+    def finish(self) -> None:
         """Says that the stage is done."""
+        self.parts_total = self.parts
         self.tell(finished=True)
 
-    def tell(self, *, finished: bool) -> None:
+    def tell(self, *, finished: bool = False) -> None:
+        """Says how far the stage is."""
         seconds = max(self.seconds, 1e-9)
         top = min(self.reasons, key=lambda reason: (-self.reasons[reason], reason)) if self.reasons else None
         event = Event(
@@ -697,7 +670,7 @@ class _Meter:
             index=self.index,
             stages=len(self.engine.steps) + 1,
             parts=self.parts,
-            parts_total=self.parts if finished else self.parts_total,
+            parts_total=self.parts_total,
             rows_in=self.rows_in,
             rows_out=self.rows_out,
             rejected=sum(self.reasons.values()),
@@ -710,20 +683,21 @@ class _Meter:
         self.engine.say(event)
 
 
-def write_parquet(rows: pa.Table, file: BinaryIO, *, final: bool) -> None:
-    """Writes a table the same way each time."""
-    dictionary = [name for name in _REPEATED if name in rows.column_names]
-    if final:
-        dictionary = [f"provenance.{name}" for name in _REPEATED if name in provenance.FIELDS]
-    pq.write_table(
-        rows,
-        file,
-        compression="zstd",
-        compression_level=3 if final else 1,
-        use_dictionary=dictionary,
-        write_statistics=final,
-        row_group_size=1 << 16,
-    )
+def committed_files(journal: list[Record]) -> dict[str, Committed]:
+    """All files that the records of a journal commit, by path."""
+    found: dict[str, Committed] = {}
+    for record in journal:
+        if record["record"] == "part":
+            ledgers = (entry["rejects"] for entry in record.get("stages", {}).values())
+            found |= {file["path"]: file for file in (record["file"], *ledgers) if file}
+    return found
+
+
+def split_seconds(seconds: float, made: list[Record], steps: list[Step]) -> dict[str, float]:
+    """The time of a pass, split over its stages by the time that each has used."""
+    used = {step.label: sum(r["stages"][str(step.index)]["seconds"] for r in made) for step in steps}
+    total = sum(used.values())
+    return {label: round(seconds * (mine / total if total else 1 / len(used)), 3) for label, mine in used.items()}
 
 
 def verify_file(out: Path, name: str, item: dict[str, Any]) -> None:
@@ -758,29 +732,3 @@ def check_sum(out: Path, stage: dict[str, Any], before: dict[str, Any] | None) -
         raise CorruptRun(f"{out}: {took}, but '{before['name']}' passed on {before['out']}")
 
 
-def _shards(parts: list[Part], step: int) -> Iterator[tuple[int, list[tuple[Part, int, int]]]]:
-    """Which rows of which parts make each file of the final set."""
-    number, room = 0, step
-    pieces: list[tuple[Part, int, int]] = []
-    for part in parts:
-        start = 0
-        while start < part.rows:
-            stop = min(part.rows, start + room)
-            pieces.append((part, start, stop))
-            room -= stop - start
-            start = stop
-            if room == 0:
-                yield number, pieces
-                number, room, pieces = number + 1, step, []
-    if pieces:
-        yield number, pieces
-
-
-def _summed(shards: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, int]]]:
-    """The shares of all shards together."""
-    total: dict[str, dict[str, Counter[str]]] = {}
-    for shard in shards:
-        for name, values in shard["shares"].items():
-            for value, counts in values.items():
-                total.setdefault(name, {}).setdefault(value, Counter()).update(counts)
-    return {name: {value: dict(values[value]) for value in sorted(values)} for name, values in total.items()}

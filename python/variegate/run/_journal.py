@@ -76,11 +76,11 @@ class Journal:
             fsync_folder(path.parent)
         self._file.seek(0, os.SEEK_END)
 
-    def append(self, record: dict[str, Any]) -> None:
-        """Adds a record and returns when it is on disk."""
-        _write_all(self._file, frame(record))
+    def append(self, *records: dict[str, Any]) -> None:
+        """Adds records and returns when they are on disk."""
+        _write_all(self._file, b"".join(map(frame, records)))
         os.fsync(self._file.fileno())
-        self.records.append(record)
+        self.records += records
 
     def close(self) -> None:
         """Closes the file."""

@@ -80,6 +80,11 @@ def table(columns: dict[str, Any], like: pa.Schema, rows: int) -> pa.Table:
     return pa.table(arrays, schema=like)
 
 
+def key_name(stage: str, band: int) -> str:
+    """The column that holds a band's keys of the sketches of a stage; band 0 is the key of the whole content."""
+    return f"key.{stage}.{band}"
+
+
 def flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
     """A column as one array."""
     if isinstance(column, pa.ChunkedArray):
@@ -132,6 +137,12 @@ def token_arrays(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.uin
     return tokens.astype(np.uint32, copy=False), offsets - offsets[0]
 
 
+def content_hashes(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """A hash of each row of tokens, `uint8[rows, 16]`."""
+    hashes = provenance.record_hashes([(np.ascontiguousarray(tokens).view(np.uint8), offsets * 4)])
+    return np.ascontiguousarray(hashes[:, :16])
+
+
 def ids_of(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
     """Record ids as `uint8[rows, 16]`."""
     return ragged(column)[0].reshape(-1, 16)
@@ -152,6 +163,12 @@ def hex_ids(ids: npt.NDArray[np.uint8]) -> pa.Array:
     digits[..., 0] = _HEX[ids >> 4]
     digits[..., 1] = _HEX[ids & 15]
     return strings(digits.reshape(-1), np.arange(rows + 1, dtype=np.int64) * 2 * width)
+
+
+def unhex_ids(column: pa.ChunkedArray | pa.Array) -> pa.Array:
+    """Record ids that were written as hexadecimal digits."""
+    digits, _ = ragged(column)
+    return id_column(np.frombuffer(bytes.fromhex(digits.tobytes().decode()), np.uint8).reshape(-1, 16))
 
 
 def hex_parents(column: pa.ChunkedArray | pa.Array) -> pa.Array:

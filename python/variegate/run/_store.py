@@ -10,14 +10,14 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from variegate.errors import RunConflict
 
-__all__ = ["TEMPORARY", "commit", "fsync_folder", "lock", "sha256_file", "write_atomic"]
+__all__ = ["TEMPORARY", "Draft", "fsync_folder", "lock", "make_folder", "sha256_file", "write_atomic"]
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are not committed; whatever has it may be deleted when no run holds the directory."""
@@ -34,29 +34,84 @@ def fsync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def make_folder(folder: Path) -> None:
+    """Makes a folder, and those above it, durable."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        fsync_folder(folder.parent)
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def commit(folder: Path, stem: str, suffix: str, write: Callable[[BinaryIO], None]) -> tuple[Path, str, int]:
-    """Writes a file and gives it the name `stem-HASH.suffix`; returns its path, SHA-256 and size."""
-    temporary = folder / f"{TEMPORARY}{stem}.{suffix}"
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        digest = sha256_file(temporary)
-        size = temporary.stat().st_size
-        final = folder / f"{stem}-{digest[:16]}.{suffix}"
-        os.replace(temporary, final)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    fsync_folder(folder)
-    return final, digest, size
+class Draft:
+    """A file that is being written; it is not there until `committed` gives it the name `stem-HASH.suffix`.
+
+    Takes `write` as a binary file does, and hashes what it is given on the way. As a context it discards the file
+    where it was not committed.
+    """
+
+    closed = False
+
+    def __init__(self, folder: Path, stem: str, suffix: str) -> None:
+        make_folder(folder)
+        self._folder, self._stem, self._suffix = folder, stem, suffix
+        self._temporary = folder / f"{TEMPORARY}{stem}.{suffix}"
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._handle = os.open(
+            self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666
+        )
+
+    def write(self, data: Any) -> int:
+        """Appends bytes, all of them."""
+        self._hash.update(data)
+        view = memoryview(data).cast("B")
+        while view:
+            try:
+                view = view[os.write(self._handle, view) :]
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(self._temporary)) from None
+        size = memoryview(data).nbytes
+        self._size += size
+        return size
+
+    def tell(self) -> int:
+        """Bytes so far."""
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing: nothing is held back."""
+
+    def writable(self) -> bool:
+        """Yes."""
+        return True
+
+    def committed(self, out: Path, rows: int) -> dict[str, Any]:
+        """Makes the file durable under its name; returns what the journal of the run in `out` says of it."""
+        digest = self._hash.hexdigest()
+        final = self._folder / f"{self._stem}-{digest[:16]}.{self._suffix}"
+        os.fsync(self._handle)
+        self._close()
+        os.replace(self._temporary, final)
+        fsync_folder(self._folder)
+        return {"path": final.relative_to(out).as_posix(), "rows": rows, "sha256": digest, "bytes": self._size}
+
+    def _close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            os.close(self._handle)
+
+    def __enter__(self) -> Draft:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close()
+        self._temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:

@@ -59,6 +59,16 @@ impl Counts {
         py.detach(|| self.0.merge(&other.0)).map_err(raise)
     }
 
+    fn subtract(&mut self, py: Python<'_>, other: &Counts) -> PyResult<()> {
+        py.detach(|| self.0.subtract(&other.0)).map_err(raise)
+    }
+
+    /// The measures of a corpus with these counts and this many different rows.
+    fn measures(&self, py: Python<'_>, distinct: u64, reference: Option<&Counts>) -> PyResult<Numbers> {
+        let reference = reference.map(|counts| &counts.0);
+        py.detach(|| Measures::new(&self.0, distinct, reference)).map(numbers).map_err(raise)
+    }
+
     fn clone(&self, py: Python<'_>) -> Self {
         Counts(py.detach(|| self.0.clone()))
     }
@@ -73,6 +83,14 @@ impl Counts {
     fn tail<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
         py.detach(|| self.0.tail()).into_pyarray(py)
     }
+}
+
+/// `(rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share)`.
+type Numbers = (u64, u64, u64, f64, Option<f64>, Option<f64>, f64);
+
+fn numbers(measures: Measures) -> Numbers {
+    let Measures { rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share } = measures;
+    (rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share)
 }
 
 /// Measures a corpus in parts.
@@ -109,17 +127,9 @@ impl Meter {
         Counts(py.detach(|| self.0.counts().clone()))
     }
 
-    /// `(rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share)`.
-    #[allow(clippy::type_complexity)]
-    fn measures(
-        &self,
-        py: Python<'_>,
-        reference: Option<&Counts>,
-    ) -> PyResult<(u64, u64, u64, f64, Option<f64>, Option<f64>, f64)> {
+    fn measures(&self, py: Python<'_>, reference: Option<&Counts>) -> PyResult<Numbers> {
         let reference = reference.map(|counts| &counts.0);
-        let measures = py.detach(|| self.0.measures(reference)).map_err(raise)?;
-        let Measures { rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share } = measures;
-        Ok((rows, tokens, types, entropy, coverage, tail_coverage, duplicate_share))
+        py.detach(|| self.0.measures(reference)).map(numbers).map_err(raise)
     }
 }
 

@@ -99,6 +99,33 @@ impl Counts {
         Ok(())
     }
 
+    /// Takes back what `other` counted, where that was counted here too.
+    ///
+    /// # Errors
+    /// If `other` counted more of something; nothing is taken back.
+    pub fn subtract(&mut self, other: &Counts) -> Result<()> {
+        let counts = other.sorted();
+        if let Some(&(token, count)) = counts.iter().find(|&&(token, count)| self.of(token) < count) {
+            let mine = self.of(token);
+            return Err(Error::invalid(format!("cannot take back {count} of token {token}: only {mine} were counted")));
+        }
+        if self.rows < other.rows {
+            return Err(Error::invalid(format!("cannot take back {} of {} rows", other.rows, self.rows)));
+        }
+        self.rows -= other.rows;
+        self.tokens -= other.tokens;
+        for (token, count) in counts {
+            match self.dense.get_mut(token as usize) {
+                Some(mine) => *mine -= count,
+                None => match self.sparse.get_mut(&token) {
+                    Some(mine) if *mine > count => *mine -= count,
+                    _ => drop(self.sparse.remove(&token)),
+                },
+            }
+        }
+        Ok(())
+    }
+
     #[cold]
     fn bump(&mut self, token: u32, count: u64) {
         let at = token as usize;
@@ -329,6 +356,11 @@ mod tests {
                 prop_assert_eq!((counts.types(), counts.tokens()), (expected.len() as u64, tokens.len() as u64));
                 prop_assert!(expected.iter().all(|(&t, &c)| counts.of(t) == c) && counts.of(77) == *expected.get(&77).unwrap_or(&0));
             }
+            let mut less = whole.clone();
+            less.subtract(&of(&tokens[..cut])).unwrap();
+            let rest = of(&tokens[cut..]);
+            prop_assert!(less.sorted() == rest.sorted() && less.types() == rest.types() && less.tokens() == rest.tokens());
+            prop_assert!(cut == 0 || cut == tokens.len() || rest.clone().subtract(&whole).is_err());
             let mut again = of(&tokens[..cut]);
             again.add(Ragged::new(&tokens[cut..], &[0, (tokens.len() - cut) as i64]).unwrap());
             prop_assert_eq!(again.to_bytes(), merged.to_bytes());

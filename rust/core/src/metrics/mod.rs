@@ -81,22 +81,35 @@ impl Meter {
     /// # Errors
     /// If the reference has no tokens.
     pub fn measures(&self, reference: Option<&Counts>) -> Result<Measures> {
+        Measures::new(&self.counts, self.seen.len() as u64, reference)
+    }
+}
+
+impl Measures {
+    /// The measures of a corpus with these counts and this many different rows.
+    ///
+    /// # Errors
+    /// If the reference has no tokens, or there are more different rows than rows.
+    pub fn new(counts: &Counts, distinct: u64, reference: Option<&Counts>) -> Result<Self> {
         let Counted { coverage, tail_coverage } = match reference {
             Some(reference) if reference.tokens() == 0 => {
                 return Err(Error::invalid("reference has no tokens: build it from the real data first"));
             }
-            Some(reference) => Counted::new(&self.counts, reference),
+            Some(reference) => Counted::new(counts, reference),
             None => Counted { coverage: None, tail_coverage: None },
         };
-        let rows = self.counts.rows();
+        let rows = counts.rows();
+        let Some(repeated) = rows.checked_sub(distinct) else {
+            return Err(Error::invalid(format!("there cannot be {distinct} different rows among {rows}")));
+        };
         Ok(Measures {
             rows,
-            tokens: self.counts.tokens(),
-            types: self.counts.types(),
-            entropy: entropy(&self.counts),
+            tokens: counts.tokens(),
+            types: counts.types(),
+            entropy: entropy(counts),
             coverage,
             tail_coverage,
-            duplicate_share: share(rows - self.seen.len() as u64, rows).unwrap_or(0.0),
+            duplicate_share: share(repeated, rows).unwrap_or(0.0),
         })
     }
 }

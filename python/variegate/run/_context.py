@@ -1,0 +1,118 @@
+"""What the stages of a run share: recipe, inputs, tokenizer, columns, and how much memory there is."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from variegate.recipe import Augment, Dedup, Measure, Recipe, Templates
+from variegate.run import _inputs as inputs
+from variegate.run import _records as records
+from variegate.run._parts import Files
+
+if TYPE_CHECKING:
+    from variegate import _core
+
+__all__ = ["Context", "needs_tokens"]
+
+TASK_BYTES = 80 << 20
+"""About how much memory one task holds while it makes a part."""
+INTERPRETER_BYTES = 200 << 20
+"""What Python, its libraries and a tokenizer take; `memory` does not count it."""
+
+
+class Context:
+    """What the stages of a run share."""
+
+    def __init__(self, recipe: Recipe, listed: list[inputs.Input], out: Path) -> None:
+        self.recipe, self.inputs, self.out = recipe, listed, out
+        self.files = Files(out)
+        self.paths = [item.path for item in listed]
+        self.wants_tokens = needs_tokens(recipe)
+        self.wants_content = any(
+            isinstance(stage, Measure) or (isinstance(stage, Dedup) and stage.threshold is None)
+            for stage in recipe.stages
+        )
+        spans = any(isinstance(stage, Templates) for stage in recipe.stages)
+        kept = inputs.kept_types(recipe, listed)
+        self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
+        self.results: dict[str, dict[str, Any]] = {}
+
+    @property
+    def memory(self) -> int:
+        """Bytes that a stage may hold."""
+        return self.recipe.memory
+
+    def workers(self, wanted: int) -> int:
+        """How many tasks may be at work at once without exceeding the memory."""
+        return max(1, min(wanted, self.memory // TASK_BYTES - 1))
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The recipe's tokenizer."""
+        from variegate import Tokenizer
+
+        name = self.recipe.tokenizer
+        return Tokenizer.default() if name == "default" else Tokenizer(self.recipe.base / name)
+
+    @cached_property
+    def partial_tokens(self) -> tuple[int, ...]:
+        """Tokens that are not whole characters: changing one by itself would leave no valid text."""
+        return tuple(np.flatnonzero(self.tokenizer.whole_characters == 0).tolist())
+
+    def encode(self, rows: pa.Table) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Tokens and offsets of the rows' texts."""
+        from variegate.batch import TextBatch
+
+        ids = np.zeros(len(rows), np.uint64)  # the tokens do not depend on them
+        batch = self.tokenizer.encode(TextBatch(*records.ragged(rows["text"]), ids=ids))
+        return batch.tokens, batch.offsets
+
+    def tokenized(self, rows: pa.Table) -> pa.Table:
+        """The rows with their tokens, where the run needs them."""
+        if not self.wants_tokens:
+            return rows
+        column = records.token_lists(*self.encode(rows))
+        return rows.set_column(rows.column_names.index("tokens"), self.schema.field("tokens"), column)
+
+    def stored_schema(self, sketches: dict[str, _core.NearParams]) -> pa.Schema:
+        """Columns of a part: those of the rows but for the tokens, and what later stages need of them."""
+        fields = [field for field in self.schema if field.name != "tokens"]
+        if self.wants_tokens:
+            fields.append(pa.field("n_tokens", pa.uint32()))
+        if self.wants_content:
+            fields.append(pa.field("content", records.ID))
+        for name, params in sketches.items():
+            fields += [pa.field(records.key_name(name, band), pa.uint32()) for band in range(1 + params.bands)]
+        return pa.schema(fields)
+
+    def stored(self, rows: pa.Table, sketches: dict[str, _core.NearParams], like: pa.Schema) -> pa.Table:
+        """The rows as a part holds them."""
+        if not self.wants_tokens:
+            return rows
+        tokens, offsets = records.token_arrays(rows["tokens"])
+        columns = {field.name: rows[field.name] for field in self.schema if field.name != "tokens"}
+        columns["n_tokens"] = pa.array(np.diff(offsets).astype(np.uint32))
+        if self.wants_content:
+            columns["content"] = records.id_column(records.content_hashes(tokens, offsets))
+        for name, params in sketches.items():
+            for band, keys in enumerate(params.keys(tokens, offsets)):
+                columns[records.key_name(name, band)] = pa.array(keys)
+        return pa.table(columns, schema=like)
+
+
+def needs_tokens(recipe: Recipe) -> bool:
+    """Whether any stage works on tokens."""
+    from variegate.run._stages import made_ops
+
+    for stage in recipe.stages:
+        if isinstance(stage, Dedup | Measure):
+            return True
+        if isinstance(stage, Augment) and any(op.domain == "token" for op in made_ops(stage)):
+            return True
+    return recipe.mix is not None and recipe.mix.max_synthetic is not None and recipe.mix.by == "tokens"

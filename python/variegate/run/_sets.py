@@ -1,0 +1,622 @@
+"""The set-wise stages of a run: they look at all rows before they reject some.
+
+Nothing here holds the rows. A decision reads the columns that it needs part by part, and what it must hold at once is
+cut into ranges of keys or groups of rows that fit the recipe's memory. Decisions go by record ids and content, never by
+the order in which rows come.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from variegate import _core, mix, provenance
+from variegate.errors import InvalidInput
+from variegate.recipe import Dedup, Mix, Templates
+from variegate.run import _records as records
+from variegate.run._parts import Committed, Part
+from variegate.run._stages import Step
+
+if TYPE_CHECKING:
+    from variegate.run._context import Context
+
+__all__ = ["DedupStep", "MixStep", "SetStep", "check_unique", "count_distinct"]
+
+DUPLICATE_CHARACTERS = 4000  # of an example: more than elsewhere, for duplicates may differ anywhere
+NEAR_EXAMPLES, COPY_EXAMPLES = 12, 6
+ROW_BYTES, TOKEN_BYTES = 400, 12
+"""About what a row and a token cost while they are compared with others."""
+
+Rows = npt.NDArray[np.int64]
+"""Numbers of rows, counted over all parts."""
+Numbered = Iterator[tuple[int, pa.Table]]
+"""Pieces of parts, each with the number of its first row."""
+
+
+class SetStep(Step):
+    """A stage that looks at all parts before it rejects some of their rows."""
+
+    def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
+        """Which rows go, and what the stage says about the set."""
+        raise NotImplementedError
+
+    def pieces(self, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.Table]:
+        """Pieces of some parts."""
+        for part in parts:
+            yield from self.context.files.pieces(part, columns)
+
+
+class Decision:
+    """Which rows go: `ledger` gives the entries of a part, whose first row has number `start`, piece by piece."""
+
+    def ledger(self, part: Part, start: int) -> Iterator[tuple[pa.Table, int]]:
+        """Entries for the rows of a part that go, and how many tokens those have."""
+        raise NotImplementedError
+
+
+class DedupStep(SetStep):
+    """Keeps one record of each group of duplicates.
+
+    Real before synthetic, low before high generation, long before short, then by record id. Rows that share a key (of
+    a band of their sketches, or of their content) are joined into components, and only rows of one component can be
+    duplicates. So components are decided by themselves, as many together as fit the memory, and the answer is that of
+    deciding all at once. Resident are about 30 bytes a row.
+    """
+
+    kind = "dedup"
+
+    def __init__(self, context: Context, index: int, stage: Dedup) -> None:
+        super().__init__(context, index, stage.label)
+        self.stage = stage
+        self.budget = context.memory // 4
+
+    @property
+    def sketch(self) -> _core.NearParams | None:
+        """How the keys of rows are made; None where only copies are looked for."""
+        if self.stage.threshold is None:
+            return None
+        return _core.NearParams(self.stage.threshold, self.stage.ngram, 0.999, "leader", "longest", 0)
+
+    def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
+        """Finds the duplicates."""
+        loader = _Loader(self.context, parts)
+        lengths = np.empty(loader.rows, np.uint32)
+        at = 0
+        for piece in self.context.files.column(parts, "n_tokens"):
+            lengths[at : at + len(piece)] = piece.to_numpy()
+            at += len(piece)
+        duplicates = _Duplicates(self)
+        for rows, fits in self.groups(self.components(parts, lengths), lengths):
+            duplicates.add(self.compare(loader, rows) if fits else self.compare_crowd(loader, rows, lengths))
+        return duplicates, {"examples": self.examples(loader, duplicates)}
+
+    def components(self, parts: list[Part], lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+        """For each row the lowest row of its component."""
+        joined = _core.Components(len(lengths))
+        every = np.arange(len(lengths), dtype=np.uint32)
+        if self.sketch is None:
+            names, shingled = ["content"], every
+        else:
+            names = [records.key_name(self.label, band) for band in range(1 + self.sketch.bands)]
+            shingled = every[lengths >= self.stage.ngram]
+        room, need = self.context.memory // 2, max(1, len(lengths))
+        together = min(len(names), max(1, (room - 20 * need) // (4 * need)))
+        ranges = -(-24 * need // room) if together == 1 else 1
+        for first in range(0, len(names), together):
+            for number in range(ranges):
+                low, high = (number << 32) // ranges, ((number + 1) << 32) // ranges
+                chosen = names[first : first + together]
+                found: dict[str, list[npt.NDArray[np.uint32]]] = {name: [] for name in chosen}
+                for piece in self.pieces(parts, chosen):
+                    for name in chosen:
+                        found[name].append(_keys(piece[name]))
+                for name in chosen:
+                    keys = np.concatenate(found.pop(name)) if found[name] else np.empty(0, np.uint32)
+                    rows = every if name in (names[0], "content") else shingled
+                    keys = keys if len(rows) == len(keys) else keys[rows]
+                    if ranges > 1:
+                        mine = (keys >= low) & (keys < high) if high < 1 << 32 else keys >= low
+                        keys, rows = keys[mine], rows[mine]
+                    joined.join(keys, rows)
+        return joined.roots()
+
+    def groups(
+        self, roots: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32]
+    ) -> Iterator[tuple[Rows, bool]]:
+        """Whole components that fit the budget together, then each that does not fit by itself, as rows ascending."""
+        rows = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
+        if len(rows) == 0:
+            return
+        rows = rows[np.argsort(roots[rows], kind="stable")]
+        first = np.flatnonzero(np.diff(roots[rows], prepend=roots[rows[0]] + 1) != 0)
+        costs = np.add.reduceat(ROW_BYTES + TOKEN_BYTES * lengths[rows].astype(np.int64), first)
+        crowd = costs > self.budget
+        costs[crowd] = 0
+        group = (np.cumsum(costs) - costs) // self.budget
+        sizes = np.diff(first, append=len(rows))
+        of_row, crowded = np.repeat(group, sizes), np.repeat(crowd, sizes)
+        fitting, of_row = rows[~crowded], of_row[~crowded]
+        for members in np.split(fitting, np.flatnonzero(np.diff(of_row)) + 1):
+            if len(members):
+                yield np.sort(members), True
+        for at in np.flatnonzero(crowd):
+            yield rows[first[at] : first[at] + sizes[at]], False
+
+    def compare(self, loader: _Loader, rows: Rows) -> _Found:
+        """Decides rows, ascending, as if there were no others."""
+        from variegate import dedup
+        from variegate.batch import TokenBatch
+
+        loaded = loader.load(rows)
+        order = np.empty(len(rows), np.int64)
+        order[loaded.ranked()] = np.arange(len(rows))
+        batch = TokenBatch(loaded.tokens, loaded.offsets, ids=np.zeros(len(rows), np.uint64))
+        if self.stage.threshold is None:
+            result = dedup.exact(batch, order=order)
+        else:
+            result = dedup.near(batch, threshold=self.stage.threshold, ngram=self.stage.ngram, order=order)
+        gone = np.flatnonzero(~np.asarray(result.keep))
+        keeper = np.asarray(result.keeper)[gone]
+        return _Found(
+            row=rows[gone],
+            keeper=rows[keeper],
+            kept=loaded.identity[keeper],
+            similarity=np.asarray(result.similarity, np.float32)[gone],
+            copy=(loaded.digest[gone] == loaded.digest[keeper]).all(axis=1),
+        )
+
+    def compare_crowd(self, loader: _Loader, rows: Rows, lengths: npt.NDArray[np.uint32]) -> _Found:
+        """Decides a component that does not fit the budget, block by block in keep order.
+
+        A row that goes is of no concern to later ones, so what a block needs of those before it are the rows kept.
+        """
+        ranked = rows[loader.load(rows, lengths).ranked()]
+        found: list[_Found] = []
+        kept: list[Rows] = []
+        for block in self.blocks(ranked, lengths):
+            left = np.sort(block)
+            for before in kept:
+                near = self.compare(loader, np.sort(np.concatenate([before, left])))
+                found.append(near.take(np.isin(near.keeper, before) & np.isin(near.row, left)))
+                left = np.setdiff1d(left, found[-1].row, assume_unique=True)
+            found.append(self.compare(loader, left))
+            stay = np.setdiff1d(left, found[-1].row, assume_unique=True)
+            kept = [*kept[:-1], *self.blocks(np.concatenate([*kept[-1:], stay]), lengths)]
+        return _Found.joined(found)
+
+    def blocks(self, rows: Rows, lengths: npt.NDArray[np.uint32]) -> list[Rows]:
+        """The rows in runs that cost about half of the budget."""
+        costs = np.cumsum(ROW_BYTES + TOKEN_BYTES * lengths[rows].astype(np.int64))
+        cuts = np.flatnonzero(np.diff(costs // max(1, self.budget // 2))) + 1
+        return [block for block in np.split(rows, cuts) if len(block)]
+
+    def examples(self, loader: _Loader, duplicates: _Duplicates) -> list[dict[str, Any]]:
+        """Duplicates beside the record that was kept; near ones first."""
+        some = duplicates.first()
+        near, copies = np.flatnonzero(~some.copy)[:NEAR_EXAMPLES], np.flatnonzero(some.copy)[:COPY_EXAMPLES]
+        some = some.take(np.concatenate([near, copies]))
+        rows = np.unique(np.concatenate([some.row, some.keeper]))
+        texts: dict[int, tuple[str, str]] = {}
+        for numbers, table in loader.tables(rows, ["record_id", "text"]):
+            for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
+                texts[number] = (row["record_id"].hex(), row["text"][:DUPLICATE_CHARACTERS])
+        shown = []
+        for row, keeper, similarity, copy in zip(some.row, some.keeper, some.similarity, some.copy, strict=True):
+            example: dict[str, Any] = {"reason": _reason(copy), "similarity": round(float(similarity), 4)}
+            for name, number in (("kept", int(keeper)), ("dropped", int(row))):
+                example[name] = dict(zip(("record_id", "text"), texts[number], strict=True))
+            shown.append(example)
+        return shown
+
+
+def _tokens(rows: pa.Table) -> int:
+    return int(pc.sum(rows["n_tokens"]).as_py() or 0) if "n_tokens" in rows.column_names else 0
+
+
+def _reason(copy: bool) -> str:
+    return "duplicate" if copy else "near_duplicate"
+
+
+def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+    if pa.types.is_fixed_size_binary(column.type):
+        return np.ascontiguousarray(records.ids_of(column)[:, :4]).view(np.uint32).reshape(-1)
+    keys: npt.NDArray[np.uint32] = records.flat(column).to_numpy()
+    return keys
+
+
+class _Found(NamedTuple):
+    """Rows that go, each with the row that is kept instead, its record id, and how similar the two are."""
+
+    row: Rows
+    keeper: Rows
+    kept: npt.NDArray[np.uint8]
+    similarity: npt.NDArray[np.float32]
+    copy: npt.NDArray[np.bool_]
+
+    def take(self, which: Any) -> _Found:
+        return _Found(*(column[which] for column in self))
+
+    @staticmethod
+    def joined(found: list[_Found]) -> _Found:
+        return _Found(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
+
+
+class _Duplicates(Decision):
+    """The rows that go, in a temporary file without a name: by group, and in a group by row."""
+
+    def __init__(self, step: DedupStep) -> None:
+        self.step = step
+        self.scratch = tempfile.TemporaryFile(dir=step.context.out)  # noqa: SIM115
+        self.groups: list[tuple[int, int]] = []
+
+    def add(self, found: _Found) -> None:
+        """Takes the decisions of one group."""
+        if len(found.row):
+            self.groups.append((self.scratch.tell(), len(found.row)))
+            for column in found.take(np.argsort(found.row)):
+                self.scratch.write(np.ascontiguousarray(column).tobytes())
+            self.scratch.flush()
+
+    def _group(self, at: int, rows: int) -> _Found:
+        columns = []
+        for dtype, width in ((np.int64, 1), (np.int64, 1), (np.uint8, 16), (np.float32, 1), (np.bool_, 1)):
+            shape = (rows, width) if width > 1 else (rows,)
+            columns.append(np.memmap(self.scratch, dtype, "r", at, shape))  # type: ignore[call-overload]
+            at += columns[-1].nbytes
+        return _Found(*columns)
+
+    def first(self) -> _Found:
+        """Decisions of the first group."""
+        return self._group(*self.groups[0]) if self.groups else _Found(
+            np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 16), np.uint8), np.empty(0, np.float32), np.empty(0, bool)
+        )
+
+    def between(self, start: int, stop: int) -> _Found:
+        """Decisions about the rows from `start` up to `stop`, by row."""
+        found = []
+        for at, rows in self.groups:
+            group = self._group(at, rows)
+            low, high = np.searchsorted(group.row, (start, stop))
+            if low < high:
+                found.append(group.take(slice(low, high)))
+        if not found:
+            return self.first().take(slice(0))
+        joined = _Found.joined(found)
+        return joined.take(np.argsort(joined.row))
+
+    def ledger(self, part: Part, start: int) -> Iterator[tuple[pa.Table, int]]:
+        """Entries for the rows of a part that go, and how many tokens those have."""
+        found = self.between(start, start + part.rows)
+        if not len(found.row):
+            return
+        for piece in self.step.context.files.pieces(part, ["record_id", "n_tokens", "text", "file", "row"]):
+            low, high = np.searchsorted(found.row, (start, start + len(piece)))
+            if low < high:
+                mine = found.take(slice(low, high))
+                reasons = pa.array(np.where(mine.copy, _reason(True), _reason(False)))
+                more = {"kept": records.hex_ids(mine.kept), "similarity": pa.array(mine.similarity)}
+                gone = piece.take(pa.array(mine.row - start))
+                yield self.step.reject(gone, reasons, **more), _tokens(gone)
+            start += len(piece)
+
+
+@dataclass
+class _Loaded:
+    """What is compared of some rows."""
+
+    identity: npt.NDArray[np.uint8]
+    synthetic: npt.NDArray[np.bool_]
+    generation: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int64]
+    digest: npt.NDArray[np.uint8]
+    tokens: npt.NDArray[np.uint32]
+
+    @property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        return np.concatenate([[0], np.cumsum(self.lengths)]).astype(np.int64)
+
+    def ranked(self) -> Rows:
+        """The rows in keep order."""
+        high, low = _halves(self.identity)
+        return np.lexsort((low, high, -self.lengths, self.generation, self.synthetic))
+
+
+class _Loader:
+    """Rows of parts by their numbers."""
+
+    def __init__(self, context: Context, parts: list[Part]) -> None:
+        self.context, self.parts = context, parts
+        self.starts = np.cumsum([0, *(part.rows for part in parts)])
+        self.rows = int(self.starts[-1])
+
+    def tables(self, rows: Rows, columns: list[str]) -> Iterator[tuple[Rows, pa.Table]]:
+        """The rows, ascending, a few megabytes at a time."""
+        bounds = np.searchsorted(rows, self.starts)
+        for number in np.flatnonzero(np.diff(bounds)):
+            mine, start = rows[bounds[number] : bounds[number + 1]], int(self.starts[number])
+            for piece in self.context.files.pieces(self.parts[number], columns):
+                low, high = np.searchsorted(mine, (start, start + len(piece)))
+                if low < high:
+                    yield mine[low:high], piece.take(pa.array(mine[low:high] - start))
+                start += len(piece)
+
+    def load(self, rows: Rows, lengths: npt.NDArray[np.uint32] | None = None) -> _Loaded:
+        """What is compared of the rows; where `lengths` are given, only what ranks them."""
+        light = lengths is not None
+        columns = ["record_id", "kind", "generation", *([] if light else ["text"])]
+        identity, synthetic, generation, digests, tokens, sizes = [], [], [], [], [], []
+        for piece in _bundled(table for _, table in self.tables(rows, columns)):
+            identity.append(records.ids_of(piece["record_id"]))
+            synthetic.append(np.asarray(pc.not_equal(piece["kind"], "human")))
+            generation.append(records.flat(piece["generation"]).to_numpy())
+            if not light:
+                digests.append(provenance.record_hashes([records.ragged(piece["text"])])[:, :16])
+                made, offsets = self.context.encode(piece)
+                tokens.append(made)
+                sizes.append(np.diff(offsets))
+        return _Loaded(
+            np.concatenate(identity),
+            np.concatenate(synthetic),
+            np.concatenate(generation),
+            lengths[rows].astype(np.int64) if lengths is not None else np.concatenate(sizes),
+            np.empty((0, 16), np.uint8) if light else np.concatenate(digests),
+            np.empty(0, np.uint32) if light else np.concatenate(tokens),
+        )
+
+
+def _bundled(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """Small tables joined to such of a few megabytes."""
+    waiting: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        waiting.append(table)
+        size += table.nbytes
+        if size > 4 << 20:
+            yield pa.concat_tables(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+class MixStep(SetStep):
+    """Keeps the final set within the targets of its stages and the limits of the recipe's mix."""
+
+    kind = "mix"
+
+    def __init__(self, context: Context, index: int) -> None:
+        super().__init__(context, index, "mix")
+        self.rule = context.recipe.mix or Mix()
+        self.targets = targets(context.recipe.stages)
+
+    def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
+        """Of a stage with more records than its target, and of synthetic ones over the cap, the first by id stay."""
+        result: dict[str, Any] = {}
+        limits: dict[str, _Limit] = {}
+        for stage in self.targets:
+            made = lambda piece, label=stage.label: _made_by(piece, label)  # noqa: E731
+            ids = self.ids(parts, made)
+            accepted = sum(len(high) for high, _, _ in ids())
+            wanted = {"wanted": stage.count, "accepted": min(accepted, stage.count)}
+            result.setdefault("targets", {})[stage.label] = wanted | {"candidates": stage.candidates or stage.count}
+            if accepted < stage.count and stage.exhausted == "error":
+                raise InvalidInput(
+                    f"stage '{stage.label}': {accepted} of the {stage.count} records wanted are left of its "
+                    f"{stage.candidates or stage.count} candidates: raise candidates, lower count, or set exhausted: keep"
+                )
+            limits[stage.label] = _Limit(made, _first_over(ids, stage.count), "over_target")
+        human = real = 0
+        for piece in self.pieces(parts, ["kind", self.sized]):
+            mine = np.asarray(pc.equal(piece["kind"], "human"))
+            human += int(mine.sum())
+            real += int(self.sizes(piece)[mine].sum())
+        if self.rule.retain_real is not None:
+            read = self.context.results["read"]["human"]
+            mix.check_retained(human, read, retain_real=self.rule.retain_real)
+            result["human"] = human
+        if self.rule.max_synthetic is not None and self.rule.max_synthetic < 1:
+
+            def synthetic(piece: pa.Table) -> npt.NDArray[np.bool_]:
+                mine = np.asarray(pc.not_equal(piece["kind"], "human"))
+                for limit in limits.values():
+                    mine &= ~limit.over(piece)
+                return mine
+
+            ids = self.ids(parts, synthetic)
+            if any(len(high) for high, _, _ in ids()):
+                rows = sum(part.rows for part in parts)
+                room = mix.synthetic_room(real, rows, max_synthetic=self.rule.max_synthetic)
+                limits["mix"] = _Limit(synthetic, _first_over(ids, room), "max_synthetic")
+        return _Surplus(self, [limit for limit in limits.values() if limit.first is not None]), result
+
+    @property
+    def sized(self) -> str:
+        """The column that sizes are taken from."""
+        return "n_tokens" if self.rule.by == "tokens" and self.context.wants_tokens else "text"
+
+    def sizes(self, piece: pa.Table) -> npt.NDArray[np.int64]:
+        """Tokens or bytes of each row."""
+        if self.sized == "text":
+            return records.text_bytes(piece["text"])
+        return records.flat(piece["n_tokens"]).to_numpy().astype(np.int64)
+
+    def ids(self, parts: list[Part], which: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Callable[[], _Ids]:
+        """A sweep over the ids and sizes of some rows, to be made as often as wanted."""
+
+        def sweep() -> _Ids:
+            for piece in self.pieces(parts, ["record_id", "kind", "source", self.sized]):
+                chosen = which(piece)
+                high, low = _halves(records.ids_of(piece["record_id"])[chosen])
+                yield high, low, self.sizes(piece)[chosen]
+
+        return sweep
+
+
+def targets(stages: Iterable[Any]) -> list[Templates]:
+    """The stages whose records are counted at the end."""
+    return [
+        stage
+        for stage in stages
+        if isinstance(stage, Templates) and ((stage.candidates or 0) > stage.count or stage.exhausted == "error")
+    ]
+
+
+def _made_by(piece: pa.Table, label: str) -> npt.NDArray[np.bool_]:
+    made = pc.and_(pc.equal(piece["source"], label), pc.equal(piece["kind"], "templated"))
+    return np.array(made)
+
+
+_Ids = Iterator[tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.int64]]]
+"""High and low halves of record ids, and sizes."""
+
+
+class _Limit(NamedTuple):
+    """Rows that `which` picks go where their id is `first` or higher."""
+
+    which: Callable[[pa.Table], npt.NDArray[np.bool_]]
+    first: tuple[int, int] | None
+    reason: str
+
+    def over(self, piece: pa.Table) -> npt.NDArray[np.bool_]:
+        """Which rows of a piece go."""
+        if self.first is None:
+            return np.zeros(len(piece), bool)
+        high, low = _halves(records.ids_of(piece["record_id"]))
+        first, second = (np.uint64(half) for half in self.first)
+        return self.which(piece) & ((high > first) | ((high == first) & (low >= second)))
+
+
+class _Surplus(Decision):
+    """What is over a limit."""
+
+    def __init__(self, step: MixStep, limits: list[_Limit]) -> None:
+        self.step, self.limits = step, limits
+
+    def ledger(self, part: Part, start: int) -> Iterator[tuple[pa.Table, int]]:
+        """Entries for the rows of a part that go, and how many tokens those have."""
+        if not self.limits:
+            return
+        counted = ["n_tokens"] if self.step.context.wants_tokens else []
+        columns = ["record_id", "kind", "source", "text", "file", "row", *counted]
+        for piece in self.step.context.files.pieces(part, columns):
+            reasons = np.full(len(piece), "", "U16")
+            for limit in self.limits:
+                reasons[limit.over(piece)] = limit.reason
+            gone = reasons != ""
+            if gone.any():
+                rows = piece.filter(pa.array(gone))
+                yield self.step.reject(rows, pa.array(reasons[gone])), _tokens(rows)
+
+
+def _halves(ids: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Record ids as two numbers that sort as they do."""
+    high, low = np.ascontiguousarray(ids).view(">u8").astype(np.uint64).T
+    return high, low
+
+
+def _first_over(sweep: Callable[[], _Ids], limit: int) -> tuple[int, int] | None:
+    """The lowest id with which the sizes, added up in the order of ids, exceed the limit; None if they never do.
+
+    Two sweeps; held are one counter for each of 2^16 ranges of ids, then the ids of one range.
+    """
+    sums = np.zeros(1 << 16, np.int64)
+    for high, _, sizes in sweep():
+        sums += np.bincount((high >> np.uint64(48)).astype(np.int64), weights=sizes, minlength=1 << 16).astype(np.int64)
+    totals = np.cumsum(sums)
+    if totals[-1] <= limit:
+        return None
+    bucket = int(np.argmax(totals > limit))
+    found = []
+    for high, low, sizes in sweep():
+        mine = high >> np.uint64(48) == bucket
+        found.append((high[mine], low[mine], sizes[mine]))
+    high, low, sizes = (np.concatenate(columns) for columns in zip(*found, strict=True))
+    order = np.lexsort((low, high))
+    at = order[np.argmax(totals[bucket] - sums[bucket] + np.cumsum(sizes[order]) > limit)]
+    return int(high[at]), int(low[at])
+
+
+def _ranges(sweep: Callable[[], Iterator[npt.NDArray[np.uint8]]], rows: int, memory: int) -> Iterator[Any]:
+    """All ids, as halves, a range of ids at a time that fits the memory; equal ids come together."""
+    count = max(1, -(-64 * rows // memory))
+    for number in range(count):
+        low_end, high_end = (number << 16) // count, ((number + 1) << 16) // count
+        found = []
+        for ids in sweep():
+            high, low = _halves(ids)
+            if count > 1:
+                top = high >> np.uint64(48)
+                mine = (top >= low_end) & (top < high_end)
+                high, low = high[mine], low[mine]
+            found.append((high, low))
+        if found:
+            yield tuple(np.concatenate(halves) for halves in zip(*found, strict=True))
+
+
+def _tied(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> tuple[int, npt.NDArray[np.uint64]]:
+    """How many ids repeat another, and the high halves of those."""
+    ordered = np.sort(high)
+    ties = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    if not len(ties):
+        return 0, ties
+    at = np.searchsorted(ties, high)
+    mine = np.flatnonzero(ties[np.minimum(at, len(ties) - 1)] == high)
+    order = mine[np.lexsort((low[mine], high[mine]))]
+    same = (high[order[1:]] == high[order[:-1]]) & (low[order[1:]] == low[order[:-1]])
+    return int(same.sum()), np.unique(high[order[1:][same]])
+
+
+def count_distinct(sweep: Callable[[], Iterator[npt.NDArray[np.uint8]]], rows: int, memory: int) -> int:
+    """How many of the hashes that a sweep gives, `uint8[n, 16]` at a time and `rows` in all, differ from those before."""
+    return rows - sum(_tied(high, low)[0] for high, low in _ranges(sweep, rows, memory // 2))
+
+
+def check_unique(context: Context, parts: list[Part], ledgers: list[Committed]) -> None:
+    """Refuses source records that share a key, wherever a stage has put them.
+
+    Raises:
+        InvalidInput: With both places.
+    """
+    if not any(source.id for source in context.recipe.sources):
+        return
+    columns = ["record_id", "file", "row"]
+
+    def tables() -> Iterator[pa.Table]:
+        for part in parts:
+            for piece in context.files.pieces(part, columns):
+                yield piece.filter(pc.is_valid(piece["file"]))
+        for ledger in ledgers:
+            for piece in context.files.groups(ledger, columns):
+                piece = piece.filter(pc.and_(pc.is_valid(piece["record_id"]), pc.is_valid(piece["file"])))
+                paths = pa.array(context.paths, pa.string())
+                files = pc.cast(pc.index_in(piece["file"], value_set=paths), pa.int32())
+                yield pa.table([records.unhex_ids(piece["record_id"]), files, piece["row"]], names=columns)
+
+    rows = sum(part.rows for part in parts) + sum(ledger["rows"] for ledger in ledgers)
+    twice: list[npt.NDArray[np.uint64]] = []
+    for high, low in _ranges(lambda: (records.ids_of(table["record_id"]) for table in tables()), rows, context.memory // 2):
+        twice.append(_tied(high, low)[1])
+    if not any(map(len, twice)):
+        return
+    halves = np.concatenate(twice)
+    found = []
+    for table in tables():
+        mine = np.isin(_halves(records.ids_of(table["record_id"]))[0], halves)
+        found += table.filter(pa.array(mine)).to_pylist()
+    found.sort(key=lambda row: (row["file"], row["row"]))
+    seen: dict[bytes, dict[str, Any]] = {}
+    for second in found:
+        first = seen.setdefault(second["record_id"], second)
+        if first is not second and (first["file"], first["row"]) != (second["file"], second["row"]):
+            item = context.inputs[second["file"]]
+            source = next(s for s in context.recipe.sources if s.name == item.source)
+            places = [f"{context.inputs[row['file']].where}:{row['row']}" for row in (second, first)]
+            raise InvalidInput(
+                f"{places[0]}: same '{source.id}' as {places[1]}: keys must be unique in source '{source.name}'"
+            )
