@@ -1,6 +1,6 @@
 //! Binding of the core's dedup module.
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use variegate_core::dedup::{self, Closure, Keep, Outcome, Params, Stats, TextUnit};
@@ -78,6 +78,24 @@ impl NearParams {
         wrap(py, py.detach(|| dedup::near_tokens(rows, ids, order, &self.0)).map_err(raise)?)
     }
 
+    /// Bands of a sketch.
+    #[getter]
+    fn bands(&self) -> PyResult<usize> {
+        self.0.bands().map_err(raise)
+    }
+
+    /// `uint32[1 + bands, rows]`: by which keys rows of tokens join.
+    fn keys<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray1<'py, u32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyArray2<u32>>> {
+        let rows = ragged(&tokens, &offsets)?;
+        let keys = py.detach(|| dedup::near_keys(rows, &self.0)).map_err(raise)?;
+        keys.into_pyarray(py).reshape([1 + self.bands()?, rows.rows()])
+    }
+
     /// A deduper of parts; `unit` is token, word or char.
     fn deduper(&self, unit: &str) -> PyResult<Deduper> {
         let made = match unit {
@@ -125,6 +143,34 @@ impl Deduper {
     }
 }
 
+/// Rows joined by equal keys.
+#[pyclass(module = "variegate._core")]
+struct Components(dedup::Components);
+
+#[pymethods]
+impl Components {
+    #[new]
+    fn new(py: Python<'_>, rows: i64) -> PyResult<Self> {
+        let rows = usize::try_from(rows).map_err(|_| invalid(format!("rows must not be negative (it is {rows})")))?;
+        py.detach(|| dedup::Components::new(rows)).map(Components).map_err(raise)
+    }
+
+    fn join<'py>(
+        &mut self,
+        py: Python<'py>,
+        keys: PyReadonlyArray1<'py, u32>,
+        rows: PyReadonlyArray1<'py, u32>,
+    ) -> PyResult<()> {
+        let (keys, rows) = (slice("keys", &keys)?, slice("rows", &rows)?);
+        py.detach(|| self.0.join(keys, rows)).map_err(raise)
+    }
+
+    /// The lowest row of each row's component.
+    fn roots<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray1<u32>> {
+        py.detach(|| self.0.roots()).into_pyarray(py)
+    }
+}
+
 fn order_slice<'a>(order: &'a Order<'_>) -> PyResult<&'a [i64]> {
     order.as_ref().map_or(Ok(&[]), |order| slice("order", order))
 }
@@ -166,6 +212,7 @@ fn wrap(py: Python<'_>, outcome: Outcome) -> PyResult<Wrapped<'_>> {
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_class::<Components>()?;
     module.add_class::<Deduper>()?;
     module.add_class::<NearParams>()?;
     module.add_function(wrap_pyfunction!(exact_texts, module)?)?;

@@ -3,6 +3,7 @@
 //! A sketch is cut into bands of a few slots; two rows are candidates if some band agrees in all its slots, which
 //! happens with probability `1 - (1 - J^slots)^bands`. Rows that share a band share a bucket.
 
+use super::components::for_each_shared;
 use super::shingle::Unit;
 use super::sketch::{MAX_SLOTS, Sketcher};
 use crate::error::{Error, Result};
@@ -85,22 +86,15 @@ impl Buckets {
         offsets: &[i64],
         row: impl Fn(usize) -> &'r [T] + Sync,
     ) -> Self {
-        let Layout { bands, width } = layout;
+        let Layout { bands, .. } = layout;
         let rows = offsets.len() - 1;
-        let mut keys = map_rows(offsets, GRAIN, |range| {
-            let mut keys = Vec::with_capacity(range.len() * bands);
-            let mut sketch = [0; MAX_SLOTS];
-            for r in range {
-                sketcher.sketch(row(r), &mut sketch);
-                keys.extend(sketch[..bands * width].chunks_exact(width).map(band_key));
-            }
-            keys
-        })
-        .concat();
-        let shared = map_tasks(bands, |band| share(&keys, bands, band, rows));
-        keys.fill(NONE);
+        let mut keys = vec![];
+        band_keys(sketcher, layout, offsets, row, &mut keys);
+        let shared = map_tasks(bands, |band| share(&keys[band * rows..][..rows]));
+        drop(keys);
         let total = shared.iter().map(|s| s.members.len()).sum();
-        let mut buckets = Buckets { bands, of: keys, starts: vec![0], members: Vec::with_capacity(total) };
+        let of = vec![NONE; rows * bands];
+        let mut buckets = Buckets { bands, of, starts: vec![0], members: Vec::with_capacity(total) };
         for (band, shared) in shared.into_iter().enumerate() {
             let base = buckets.members.len();
             for (bucket, ends) in shared.ends.iter().scan(0, |at, &end| Some((std::mem::replace(at, end), end))) {
@@ -133,6 +127,37 @@ impl Buckets {
     }
 }
 
+/// Appends the keys of all bands of `rows` rows, band after band, to `out`; 0 for a row without a shingle.
+///
+/// Two rows may share a band only if they share its key. Of the rest `row` and `offsets` are as in [`Buckets::build`].
+pub fn band_keys<'r, T: Unit + 'r>(
+    sketcher: &Sketcher,
+    layout: Layout,
+    offsets: &[i64],
+    row: impl Fn(usize) -> &'r [T] + Sync,
+    out: &mut Vec<u32>,
+) {
+    let blocks = map_rows(offsets, GRAIN, |range| {
+        let mut block = vec![0; layout.bands * range.len()];
+        let mut sketch = [0; MAX_SLOTS];
+        for r in range.clone().filter(|&r| sketcher.shingler.count(row(r).len()) > 0) {
+            sketcher.sketch(row(r), &mut sketch);
+            let slots = sketch[..layout.slots()].chunks_exact(layout.width);
+            for (keys, slots) in block.chunks_exact_mut(range.len()).zip(slots) {
+                keys[r - range.start] = band_key(slots);
+            }
+        }
+        block
+    });
+    out.reserve(layout.bands * (offsets.len() - 1));
+    for band in 0..layout.bands {
+        for block in &blocks {
+            let rows = block.len() / layout.bands;
+            out.extend_from_slice(&block[band * rows..][..rows]);
+        }
+    }
+}
+
 #[inline]
 fn band_key(slots: &[u32]) -> u32 {
     const FACTOR: u64 = 0x9E6C_63D0_876A_9A63;
@@ -146,14 +171,16 @@ struct Shared {
 }
 
 /// The rows of one band, sorted by key and row, less those that share their key with nobody.
-fn share(keys: &[u32], bands: usize, band: usize, rows: usize) -> Shared {
-    let mut pairs: Vec<u64> = (0..rows).map(|row| u64::from(keys[row * bands + band]) << 32 | row as u64).collect();
-    pairs.sort_unstable();
+fn share(keys: &[u32]) -> Shared {
     let mut shared = Shared { members: vec![], ends: vec![] };
-    for bucket in pairs.chunk_by(|a, b| a >> 32 == b >> 32).filter(|bucket| bucket.len() > 1) {
-        shared.members.extend(bucket.iter().map(|&pair| pair as u32));
-        shared.ends.push(shared.members.len() as u32);
-    }
+    for_each_shared(
+        keys,
+        |row| row as u32,
+        |pairs| {
+            shared.members.extend(pairs.iter().map(|&pair| pair as u32));
+            shared.ends.push(shared.members.len() as u32);
+        },
+    );
     shared
 }
 

@@ -4,6 +4,7 @@
 //! strangers costs time and never a document.
 
 use super::bands::Buckets;
+use super::components::{root, union};
 use super::shingle::{Shingler, Unit};
 use super::verify::{Verifier, jaccard};
 
@@ -145,21 +146,6 @@ impl Assignment {
     }
 }
 
-/// The root of a row's tree, the first of its cluster in keep order; paths are halved on the way.
-fn root(parent: &mut [u32], r: u32) -> u32 {
-    let mut r = r as usize;
-    while parent[r] as usize != r {
-        parent[r] = parent[parent[r] as usize];
-        r = parent[r] as usize;
-    }
-    r as u32
-}
-
-fn union(parent: &mut [u32], a: u32, b: u32) {
-    let (a, b) = (root(parent, a), root(parent, b));
-    parent[a.max(b) as usize] = a.min(b);
-}
-
 /// The rows of one bucket, chained by cluster.
 #[derive(Default)]
 struct Chains {
@@ -278,15 +264,5 @@ mod tests {
         all.iter_mut().for_each(|rows| rows.sort_unstable());
         all.sort();
         assert_eq!(all, [vec![0, 1, 3, 5, 6, 7], vec![2], vec![4]]);
-    }
-
-    #[test]
-    fn the_root_of_a_cluster_is_its_first_row() {
-        let mut parent: Vec<u32> = (0..6).collect();
-        for (a, b) in [(5, 4), (4, 2), (1, 3), (3, 5)] {
-            union(&mut parent, a, b);
-        }
-        let roots: Vec<u32> = (0..6).map(|r| root(&mut parent, r)).collect();
-        assert_eq!(roots, [0, 1, 1, 1, 1, 1]);
     }
 }

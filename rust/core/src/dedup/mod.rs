@@ -8,6 +8,7 @@
 
 mod bands;
 mod cluster;
+mod components;
 mod exact;
 mod shingle;
 mod sketch;
@@ -19,8 +20,9 @@ use crate::ragged::MAX_ROW;
 use crate::simd::{self, Level};
 use crate::{Ragged, RaggedBuf};
 
-use bands::{Buckets, Layout};
+use bands::{Buckets, Layout, band_keys};
 use cluster::{Assignment, Corpus, Work};
+pub use components::Components;
 use exact::{Hashed, Seen};
 use shingle::{MAX_NGRAM, Shingler, Unit};
 use sketch::Sketcher;
@@ -92,6 +94,14 @@ impl Params {
     /// If a number is out of range, or `threshold` and `recall` ask for too large a sketch.
     pub fn check(&self) -> Result<()> {
         self.layout().map(drop)
+    }
+
+    /// Bands of a sketch.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn bands(&self) -> Result<usize> {
+        Ok(self.layout()?.bands)
     }
 
     fn layout(&self) -> Result<Layout> {
@@ -167,6 +177,23 @@ pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &P
     check(rows, ids, order)?;
     let engine = Engine::new(params)?;
     Ok(engine.run(rows, &exact::groups(rows, engine.level), ids, order))
+}
+
+/// The keys that join rows into [`Components`]: `1 + bands` runs of one key a row.
+///
+/// The first run is a hash of the content. The others are the bands of the sketch, with 0 for a row that has fewer
+/// units than a shingle, and so no sketch: that 0 must join nothing. What [`near_tokens`] makes of a row is what it
+/// makes of the row's component alone, whose rows come in the order that they have among all.
+///
+/// # Errors
+/// If a parameter is out of range, or a row is too long.
+pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u32>> {
+    check_rows(rows)?;
+    let engine = Engine::new(params)?;
+    let mut keys = Vec::with_capacity((1 + engine.layout.bands) * rows.rows());
+    keys.extend(exact::hashes(rows, engine.level).into_iter().map(|hash| (hash >> 32) as u32));
+    band_keys(&engine.sketcher, engine.layout, rows.offsets(), |r| rows.row(r), &mut keys);
+    Ok(keys)
 }
 
 /// Deduplication of rows that come in parts: the result is that of one call with all of them.
@@ -302,9 +329,7 @@ impl Deduper {
 impl<T: Unit + Hashed> Store<T> {
     fn add(&mut self, rows: Ragged<'_, T>, level: Level) -> Result<()> {
         let total = self.group.len() + rows.rows();
-        if total >= u32::MAX as usize {
-            return Err(Error::invalid(format!("deduplication takes at most 4294967294 rows (it has {total})")));
-        }
+        check_count(total)?;
         for (row, hash) in rows.iter().zip(exact::hashes(rows, level)) {
             let next = self.contents.offsets.len() as u32 - 1;
             let contents = self.contents.view();
@@ -327,11 +352,22 @@ fn check<T>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64]) -> Result<()> {
     if !order.is_empty() && order.len() != n {
         return Err(Error::invalid(format!("order must hold one number a row ({} for {n} rows)", order.len())));
     }
-    if n >= u32::MAX as usize {
-        return Err(Error::invalid(format!("deduplication takes at most 4294967294 rows (it has {n})")));
-    }
+    check_rows(rows)
+}
+
+fn check_rows<T>(rows: Ragged<'_, T>) -> Result<()> {
+    let n = rows.rows();
+    check_count(n)?;
     if let Some(row) = (0..n).find(|&row| rows.range(row).len() > MAX_ROW) {
         return Err(Error::invalid(format!("row {row} is longer than 2^30 units ({})", rows.range(row).len())));
+    }
+    Ok(())
+}
+
+/// Row numbers are `u32`, and the largest means none.
+fn check_count(rows: usize) -> Result<()> {
+    if rows >= u32::MAX as usize {
+        return Err(Error::invalid(format!("deduplication takes at most 4294967294 rows (it has {rows})")));
     }
     Ok(())
 }
@@ -412,7 +448,6 @@ struct Engine {
     params: Params,
     layout: Layout,
     sketcher: Sketcher,
-    shingler: Shingler,
     level: Level,
 }
 
@@ -421,8 +456,8 @@ impl Engine {
         let layout = params.layout()?;
         let level = simd::level();
         let shingler = Shingler::new(params.ngram, params.seed, level);
-        let sketcher = Sketcher::new(shingler.clone(), layout.slots(), params.seed, level);
-        Ok(Engine { params: *params, layout, sketcher, shingler, level })
+        let sketcher = Sketcher::new(shingler, layout.slots(), params.seed, level);
+        Ok(Engine { params: *params, layout, sketcher, level })
     }
 
     /// `group` says which row of `contents` each row has; contents that no row has are passed over.
@@ -433,7 +468,7 @@ impl Engine {
 
         // Documents with a shingle, in keep order; from here to the assignment "row" means a place in this list.
         let shingled: Vec<u32> = (0..documents.head.len() as u32)
-            .filter(|&document| self.shingler.count(content(document).len()) > 0)
+            .filter(|&document| self.sketcher.shingler.count(content(document).len()) > 0)
             .collect();
         let row = |r: usize| content(shingled[r]);
         let mut offsets = vec![0];
@@ -446,7 +481,7 @@ impl Engine {
         let corpus = Corpus {
             row,
             rows: shingled.len(),
-            shingler: &self.shingler,
+            shingler: &self.sketcher.shingler,
             threshold: self.params.threshold,
             cap: self.params.cap,
         };
@@ -618,6 +653,83 @@ mod tests {
                 deduper.add_tokens(pack(&rows[part.clone()]).view(), &ids[part.clone()], &order[part]).unwrap();
             }
             prop_assert_eq!(deduper.result(), whole);
+        }
+
+        #[test]
+        fn keys_are_those_of_the_content_and_of_the_bands(rows in corpus(), ngram in 1usize..4, seed: u64) {
+            let params = params(0.6, ngram, Closure::Leader, Keep::Longest, seed);
+            let (packed, n) = (pack(&rows), rows.len());
+            let keys = near_keys(packed.view(), &params).unwrap();
+            prop_assert_eq!(keys.len(), n * (1 + params.bands().unwrap()));
+            for (a, b) in (0..n).flat_map(|a| (0..a).map(move |b| (a, b))) {
+                prop_assert_eq!(keys[a] == keys[b], rows[a] == rows[b]);
+            }
+            let engine = Engine::new(&params).unwrap();
+            let shingled: Vec<usize> = (0..n).filter(|&r| rows[r].len() >= ngram).collect();
+            let mut offsets = vec![0];
+            offsets.extend(shingled.iter().scan(0, |at, &r| {
+                *at += rows[r].len() as i64;
+                Some(*at)
+            }));
+            let buckets = Buckets::build(&engine.sketcher, engine.layout, &offsets, |at| &rows[shingled[at]][..]);
+            let mut expected = BTreeMap::<_, Vec<u32>>::new();
+            for (band, keys) in keys.chunks_exact(n.max(1)).skip(1).enumerate() {
+                prop_assert!((0..n).all(|r| rows[r].len() >= ngram || keys[r] == 0));
+                for (at, &r) in shingled.iter().enumerate() {
+                    expected.entry((band, keys[r])).or_default().push(at as u32);
+                }
+            }
+            expected.retain(|_, rows| rows.len() > 1);
+            let got = buckets.starts.windows(2).map(|p| buckets.members[p[0]..p[1]].to_vec());
+            prop_assert!(got.eq(expected.into_values()));
+        }
+
+        /// What a deduplication out of core rests on.
+        #[test]
+        fn components_one_by_one_make_the_result_of_the_whole(
+            rows in corpus(), ordered: bool, first: bool, transitive: bool, capped: bool, threshold in prop::sample::select(vec![0.5, 0.8]),
+        ) {
+            let n = rows.len();
+            let ids: Vec<u64> = (0..n as u64).map(|r| crate::rng::mix(r) % 5).collect();
+            let order: Vec<i64> = (0..n as i64).map(|r| if ordered { r * 7 % 3 } else { 0 }).collect();
+            let keep = if first { Keep::First } else { Keep::Longest };
+            let closure = if transitive { Closure::Transitive } else { Closure::Leader };
+            let cap = if capped { 1 } else { Params::default().cap };
+            let params = Params { threshold, ngram: 2, closure, keep, cap, ..Params::default() };
+            let whole = near_tokens(pack(&rows).view(), &ids, &order, &params).unwrap();
+
+            let keys = near_keys(pack(&rows).view(), &params).unwrap();
+            let mut components = Components::new(n).unwrap();
+            for (band, keys) in keys.chunks_exact(n.max(1)).enumerate() {
+                let (keys, rows): (Vec<u32>, Vec<u32>) =
+                    (0..n).filter(|&r| band == 0 || rows[r].len() >= 2).map(|r| (keys[r], r as u32)).unzip();
+                components.join(&keys, &rows).unwrap();
+            }
+            let mut parts = BTreeMap::<u32, Vec<usize>>::new();
+            for (r, root) in components.roots().into_iter().enumerate() {
+                parts.entry(root).or_default().push(r);
+            }
+            let mut sum = Stats { bands: whole.stats.bands, band_width: whole.stats.band_width, ..Stats::default() };
+            for part in parts.into_values() {
+                let packed = pack(&part.iter().map(|&r| rows[r].clone()).collect::<Vec<_>>());
+                let (ids, order): (Vec<u64>, Vec<i64>) = part.iter().map(|&r| (ids[r], order[r])).unzip();
+                let Outcome { keeper, similarity, stats, .. } = near_tokens(packed.view(), &ids, &order, &params).unwrap();
+                for (at, &r) in part.iter().enumerate() {
+                    prop_assert_eq!(whole.keeper[r], part[keeper[at] as usize] as i64);
+                    prop_assert_eq!(whole.similarity[r], similarity[at]);
+                }
+                sum.rows += stats.rows;
+                sum.kept += stats.kept;
+                sum.exact += stats.exact;
+                sum.near += stats.near;
+                sum.short += stats.short;
+                sum.compared += stats.compared;
+                sum.similar += stats.similar;
+                sum.largest_bucket = sum.largest_bucket.max(stats.largest_bucket);
+                sum.capped_buckets += stats.capped_buckets;
+                sum.capped_rows += stats.capped_rows;
+            }
+            prop_assert_eq!(sum, whole.stats);
         }
 
         #[test]

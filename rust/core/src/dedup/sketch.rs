@@ -17,7 +17,8 @@ const EMPTY: u32 = u32::MAX;
 /// Makes sketches of one size from one seed.
 #[derive(Debug, Clone)]
 pub struct Sketcher {
-    shingler: Shingler,
+    /// What the sketches are of.
+    pub shingler: Shingler,
     slots: usize,
     level: Level,
     /// `order[i * slots + a]`: the slot that empty slot `i` tries in its attempt `a`.

@@ -1,0 +1,194 @@
+//! Components: rows that a chain of equal keys joins.
+//!
+//! Clustering compares only rows that share a bucket, so what becomes of a row depends on nothing outside its
+//! component: a corpus that does not fit in memory is deduplicated some components at a time.
+
+use super::check_count;
+use crate::error::{Error, Result};
+
+/// Rows joined by equal keys. Holds four bytes a row.
+///
+/// ```
+/// use variegate_core::dedup::Components;
+/// let mut components = Components::new(5)?;
+/// components.join(&[7, 9, 7], &[4, 2, 1])?;
+/// components.join(&[3, 3], &[2, 4])?;
+/// assert_eq!(components.roots(), [0, 1, 1, 3, 1]);
+/// # Ok::<(), variegate_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Components {
+    /// A row before it in its component; a root is its own.
+    parent: Vec<u32>,
+}
+
+impl Components {
+    /// Rows `0..rows`, each a component of its own.
+    ///
+    /// # Errors
+    /// If there are more rows than 2^32 - 2.
+    pub fn new(rows: usize) -> Result<Self> {
+        check_count(rows)?;
+        Ok(Components { parent: (0..rows as u32).collect() })
+    }
+
+    /// Makes one component of all rows with equal keys: `rows[i]` has `keys[i]`. Scratch: eight bytes a key.
+    ///
+    /// # Errors
+    /// If there are not as many keys as rows, or there is no such row; nothing is joined then.
+    pub fn join(&mut self, keys: &[u32], rows: &[u32]) -> Result<()> {
+        if keys.len() != rows.len() {
+            return Err(Error::invalid(format!(
+                "keys must hold one key a row ({} for {} rows)",
+                keys.len(),
+                rows.len()
+            )));
+        }
+        let n = self.parent.len();
+        if let Some((at, row)) = rows.iter().enumerate().find(|&(_, &row)| row as usize >= n) {
+            return Err(Error::invalid(format!("rows must lie below {n} (position {at}: {row})")));
+        }
+        for_each_shared(
+            keys,
+            |at| rows[at],
+            |pairs| {
+                for pair in pairs.windows(2) {
+                    union(&mut self.parent, pair[0] as u32, pair[1] as u32);
+                }
+            },
+        );
+        Ok(())
+    }
+
+    /// The lowest row of each row's component.
+    pub fn roots(&self) -> Vec<u32> {
+        let mut roots = Vec::with_capacity(self.parent.len());
+        for (row, &parent) in (0..).zip(&self.parent) {
+            roots.push(if parent == row { row } else { roots[parent as usize] });
+        }
+        roots
+    }
+}
+
+/// The lowest row of a row's tree; paths are halved on the way.
+pub fn root(parent: &mut [u32], r: u32) -> u32 {
+    let mut r = r as usize;
+    while parent[r] as usize != r {
+        parent[r] = parent[parent[r] as usize];
+        r = parent[r] as usize;
+    }
+    r as u32
+}
+
+/// Makes one tree of two.
+pub fn union(parent: &mut [u32], a: u32, b: u32) {
+    let (a, b) = (root(parent, a), root(parent, b));
+    parent[a.max(b) as usize] = a.min(b);
+}
+
+/// Calls `visit` for every key that several places have, lowest key first: with a number for each place, ascending,
+/// whose high half is the key and whose low half is `row(place)`.
+pub fn for_each_shared(keys: &[u32], row: impl Fn(usize) -> u32, mut visit: impl FnMut(&[u64])) {
+    /// Pairs that are sorted within the first caches.
+    const PIECE: usize = 1 << 11;
+    const MAX_BITS: u32 = 11;
+    let bits = (keys.len() / PIECE).checked_ilog2().map_or(0, |bits| bits.min(MAX_BITS));
+    let piece = |key: u32| (u64::from(key) >> (32 - bits)) as usize;
+    let mut next = vec![0; (1 << bits) + 1];
+    for &key in keys {
+        next[piece(key) + 1] += 1;
+    }
+    for p in 0..1 << bits {
+        next[p + 1] += next[p];
+    }
+    let mut pairs = vec![0; keys.len()];
+    for (at, &key) in keys.iter().enumerate() {
+        let next = &mut next[piece(key)];
+        pairs[*next] = u64::from(key) << 32 | u64::from(row(at));
+        *next += 1;
+    }
+    let mut start = 0;
+    for &end in &next[..1 << bits] {
+        let piece = &mut pairs[start..end];
+        piece.sort_unstable();
+        piece.chunk_by(|a, b| a >> 32 == b >> 32).filter(|pairs| pairs.len() > 1).for_each(&mut visit);
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::mix;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn the_root_of_a_cluster_is_its_first_row() {
+        let mut parent: Vec<u32> = (0..6).collect();
+        for (a, b) in [(5, 4), (4, 2), (1, 3), (3, 5)] {
+            union(&mut parent, a, b);
+        }
+        let roots: Vec<u32> = (0..6).map(|r| root(&mut parent, r)).collect();
+        assert_eq!(roots, [0, 1, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn bad_arguments_are_named_and_join_nothing() {
+        let mut components = Components::new(3).unwrap();
+        let mut join = |keys: &[u32], rows: &[u32]| components.join(keys, rows).unwrap_err().to_string();
+        assert_eq!(join(&[1, 1], &[0]), "keys must hold one key a row (2 for 1 rows)");
+        assert_eq!(join(&[1, 1, 1], &[0, 2, 3]), "rows must lie below 3 (position 2: 3)");
+        assert_eq!(components.roots(), [0, 1, 2]);
+        for rows in [u32::MAX as usize, usize::MAX] {
+            let message = Components::new(rows).unwrap_err().to_string();
+            assert_eq!(message, format!("deduplication takes at most 4294967294 rows (it has {rows})"));
+        }
+    }
+
+    /// Enough keys to be cut into pieces, spread over all of them or crowded into one.
+    #[test]
+    fn many_keys_are_gathered_as_few_are() {
+        for spread in [1, 1 << 13, 1 << 32] {
+            let keys: Vec<u32> = (0..50_000).map(|at| (mix(at % 30_000) % spread) as u32).collect();
+            let mut expected = BTreeMap::<u32, Vec<u32>>::new();
+            for (at, &key) in keys.iter().enumerate() {
+                expected.entry(key).or_default().push(at as u32 ^ 1);
+            }
+            expected.retain(|_, rows| rows.len() > 1);
+            expected.values_mut().for_each(|rows| rows.sort_unstable());
+            let mut got = vec![];
+            for_each_shared(
+                &keys,
+                |at| at as u32 ^ 1,
+                |pairs| {
+                    assert!(pairs.iter().all(|pair| pair >> 32 == pairs[0] >> 32));
+                    got.push(((pairs[0] >> 32) as u32, pairs.iter().map(|&pair| pair as u32).collect::<Vec<_>>()));
+                },
+            );
+            assert!(got.into_iter().eq(expected));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn components_are_those_of_joining_all_pairs(
+            rows in 1usize..30, calls in prop::collection::vec(prop::collection::vec((0u32..40, any::<prop::sample::Index>()), 0..12), 0..5),
+        ) {
+            let mut components = Components::new(rows).unwrap();
+            let mut label: Vec<u32> = (0..rows as u32).collect();
+            for call in calls {
+                let (keys, places): (Vec<u32>, Vec<u32>) =
+                    call.into_iter().map(|(key, at)| (u32::MAX - key / 4, at.index(rows) as u32)).unzip();
+                components.join(&keys, &places).unwrap();
+                for (i, j) in (0..keys.len()).flat_map(|i| (0..i).map(move |j| (i, j))) {
+                    let (a, b) = (label[places[i] as usize], label[places[j] as usize]);
+                    if keys[i] == keys[j] {
+                        label.iter_mut().filter(|label| **label == a.max(b)).for_each(|label| *label = a.min(b));
+                    }
+                }
+            }
+            prop_assert_eq!(components.roots(), label);
+        }
+    }
+}
