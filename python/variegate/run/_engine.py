@@ -6,6 +6,7 @@ journal is never done again, so that the same command on the same directory cont
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import json
 import os
@@ -210,7 +211,7 @@ def run(
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
     workers = workers or _processors()
     stages.check_licenses(recipe)
-    listed = inputs.list_inputs(recipe)
+    listed = [_hashed(item) for item in inputs.list_inputs(recipe)]
     folder = Path(out)
     context = Context(recipe, listed, folder)
     steps = stages.steps(context)
@@ -240,6 +241,13 @@ def run(
                 raise
         finally:
             journal.close()
+
+
+def _hashed(item: inputs.Input) -> inputs.Input:
+    try:
+        return item if item.sha256 else dataclasses.replace(item, sha256=inputs.hash_file(item.where))
+    except InvalidInput:
+        return item
 
 
 def _processors() -> int:

@@ -104,7 +104,7 @@ class Read(Step):
 
     def tasks(self, parts: list[Part]) -> Iterator[tuple[int, Task]]:
         """One task for each unit of input."""
-        for number, unit in enumerate(inputs.units(self.context.recipe, self.context.inputs)):
+        for number, unit in enumerate(inputs.units(self.context.recipe, self.context.inputs, {})):
             yield number, lambda unit=unit: self.unit(unit)  # type: ignore[misc]
 
     def count(self, parts: list[Part]) -> int | None:
@@ -117,8 +117,7 @@ class Read(Step):
         rows, problems = inputs.parse(unit, context.inputs, context.schema)
         fatal = [problem for problem in problems if problem.reason != inputs.EMPTY_FILE]
         if fatal and context.recipe.strict:
-            first = fatal[0]
-            raise InvalidInput(f"{context.inputs[first.file].where}:{first.row}: {first.message}")
+            raise InvalidInput(inputs.complaint(fatal[0], context.inputs))
         rejects = None
         if problems:
             columns = {
