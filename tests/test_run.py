@@ -424,7 +424,7 @@ def test_columns_are_checked_before_anything_is_written(tmp_path):
         assert str(caught.value) == message.format(path=tmp_path / f"{name}.parquet")
     with pytest.raises(InvalidInput, match=r"cannot read .*b.parquet: "):
         run(make(tmp_path, PLAIN.replace("in.jsonl", "b.parquet")), tmp_path / "out")
-    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(os.urandom(5000) + b"\n")[:2000])
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(os.urandom(5000).hex().encode())[:2000])
     with pytest.raises(InvalidInput, match=r"cannot read .*cut.jsonl.gz: "):
         run(make(tmp_path, PLAIN.replace("in.jsonl", "cut.jsonl.gz")), tmp_path / "out")
     with pytest.raises(InvalidInput, match=r"cannot tell the format of .*recipe.yaml: say it as 'format: ...'"):

@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
 from variegate.recipe import Recipe
 from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
@@ -74,14 +72,14 @@ def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     stages.check_licenses(recipe)
-    listed = inputs.list_inputs(recipe, hashed=False)
+    listed = inputs.list_inputs(recipe)
     context = Context(recipe, listed, Path())
     sources, text_bytes, reading = [], 0, 0.0
     sample = context.schema.empty_table()
     for source in recipe.sources:
         files = [item for item in listed if item.source == source.name]
         started = time.monotonic()
-        units = iter(inputs.units(recipe.model_copy(update={"sources": [source]}), listed))
+        units = iter(inputs.units(recipe.model_copy(update={"sources": [source]}), listed, {}))
         unit = next(units, None)
         parsed = context.schema.empty_table() if unit is None else inputs.parse(unit, listed, context.schema)[0]
         spent = time.monotonic() - started
@@ -89,7 +87,7 @@ def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
         seen = 0 if unit is None else sum(_bulk(chunk.data) for chunk in unit.chunks)
         whole = next(units, None) is None
         if all(item.format == "parquet" for item in files):
-            rows, whole = sum(pq.read_metadata(item.where).num_rows for item in files), True
+            rows, whole = sum(inputs.rows(item) or 0 for item in files), True
         else:
             rows = len(parsed) if whole else round(len(parsed) * max(1.0, total / max(1, seen)))
         scale = rows / max(1, len(parsed))

@@ -89,8 +89,7 @@ class Read(Step):
         rows, problems = inputs.parse(unit, context.inputs, context.schema)
         fatal = [problem for problem in problems if problem.reason != inputs.EMPTY_FILE]
         if fatal and context.recipe.strict:
-            first = fatal[0]
-            raise InvalidInput(f"{context.inputs[first.file].where}:{first.row}: {first.message}")
+            raise InvalidInput(inputs.complaint(fatal[0], context.inputs))
         rejects = None
         if problems:
             columns = {
