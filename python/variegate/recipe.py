@@ -173,12 +173,11 @@ class Stage(_Model):
         return self.name or self.stage
 
 
-def _enough_candidates(stage: Any, wanted: int, name: str) -> Any:
-    if stage.candidates is not None and stage.candidates < wanted:
-        numbers = {"candidates": stage.candidates, "name": name, "wanted": wanted}
+def _enough(candidates: int | None, name: str, wanted: int) -> None:
+    if candidates is not None and candidates < wanted:
+        numbers = {"candidates": candidates, "name": name, "wanted": wanted}
         message = "candidates must be at least {name}: {candidates} cannot give {wanted}"
         raise PydanticCustomError("candidates", message, numbers)
-    return stage
 
 
 class Augment(Stage):
@@ -199,8 +198,9 @@ class Augment(Stage):
     keep_source: bool = Field(default=True, description="Pass the originals on.")
 
     @model_validator(mode="after")
-    def _enough(self) -> Augment:
-        return _enough_candidates(self, self.variants, "variants")
+    def _enough_candidates(self) -> Augment:
+        _enough(self.candidates, "variants", self.variants)
+        return self
 
 
 class Templates(Stage):
@@ -225,8 +225,9 @@ class Templates(Stage):
     license: License = Field(default="NOASSERTION", description="SPDX expression of the records made.")
 
     @model_validator(mode="after")
-    def _enough(self) -> Templates:
-        return _enough_candidates(self, self.count, "count")
+    def _enough_candidates(self) -> Templates:
+        _enough(self.candidates, "count", self.count)
+        return self
 
     @model_validator(mode="after")
     def _one_grammar(self) -> Templates:
@@ -566,6 +567,12 @@ def _position(node: yaml.Node, at: tuple[str | int, ...]) -> tuple[int, int]:
     return mark.line + 1, mark.column + 1
 
 
+_OURS = frozenset(
+    ("name", "license", "keep", "grammar", "op", "stage", "extra", "empty", "duplicate", "memory", "candidates")
+)
+"""Kinds of errors that this module raises, in words for users."""
+
+
 def _recipe_error(error: ValidationError, node: yaml.Node | None, file: str | None) -> RecipeError:
     """The first complaint of pydantic, in our words and with its place."""
     first = error.errors()[0]
@@ -583,7 +590,7 @@ def _recipe_error(error: ValidationError, node: yaml.Node | None, file: str | No
         given = first["input"]
         message = f"'{at[-1]}' must be {context['expected']}, not {given!r}"
         suggestion = _closest(str(given), re.findall(r"'([^']*)'", context["expected"]))
-    elif kind in ("name", "license", "keep", "grammar", "op", "stage", "extra", "empty", "duplicate", "memory", "candidates"):
+    elif kind in _OURS:
         message = first["msg"]
         at = tuple(context.get("at", at))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from variegate.run._journal import replay
 __all__ = ["CheckResult", "check"]
 
 
+LINES_BYTES = 8 << 20
+"""How much of a file of lines is parsed at once."""
+
+
 @dataclass(frozen=True)
 class CheckResult:
     """What was checked and found right.
@@ -32,7 +37,7 @@ class CheckResult:
         rows: Records in them.
         bytes: Their size.
         rejected: Records in the ledger.
-        parts: Committed files of the stages and the ledger.
+        ledgers: Files of the ledger.
         merkle_root: Recomputed from the records, in hexadecimal.
     """
 
@@ -40,7 +45,7 @@ class CheckResult:
     rows: int
     bytes: int
     rejected: int
-    parts: int
+    ledgers: int
     merkle_root: str
 
 
@@ -66,31 +71,27 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
         raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
     manifest = _manifest(folder, finish)
     parts = [record for record in journal if record["record"] == "part"]
-    data_files = {record["path"]: record for record in parts if record["path"] and record["path"].startswith("data/")}
+    shards = {record["file"]["path"]: record for record in parts if "merkle_root" in record}
     listed = {item["path"] for item in manifest["files"]}
-    if listed != data_files.keys():
+    if listed != shards.keys():
         raise CorruptRun(f"{folder / 'manifest.json'} and journal.log disagree about the files of the set")
-    others: dict[str, Any] = {}
-    for record in parts:
-        for item in (record, record["rejects"]):
-            if item and item["path"] and item["path"] not in data_files:
-                others[item["path"]] = item
     for name in sorted(p.relative_to(folder).as_posix() for p in (folder / "data").rglob("*") if not p.is_dir()):
-        if name not in data_files:
+        if name not in shards:
             raise CorruptRun(f"{folder / name} does not belong to the set: the manifest does not list it")
-    for name, item in {**data_files, **others}.items():
-        engine.verify_file(folder, name, item)
-    roots = [_root(folder, record) for record in sorted(data_files.values(), key=lambda record: record["part"])]
+    ledgers = {name: file for name, file in engine.committed_files(journal).items() if name.startswith("rejects/")}
+    for name, file in [*((name, record["file"]) for name, record in shards.items()), *ledgers.items()]:
+        engine.verify_file(folder, name, file)
+    roots = [_root(folder, record) for record in sorted(shards.values(), key=lambda record: record["part"])]
     root = provenance.merkle_root(np.frombuffer(b"".join(roots), np.uint8)).hex()
     if root != manifest["merkle_root"]:
         raise CorruptRun(f"{folder / 'manifest.json'}: merkle_root is not that of the records")
     _sums(folder, manifest, parts)
     return CheckResult(
-        files=len(data_files),
+        files=len(shards),
         rows=manifest["rows"],
         bytes=manifest["bytes"],
         rejected=sum(stage["rejected"] for stage in manifest["stages"]),
-        parts=len(others),
+        ledgers=len(ledgers),
         merkle_root=root,
     )
 
@@ -107,25 +108,35 @@ def _manifest(folder: Path, finish: dict[str, Any]) -> dict[str, Any]:
 
 def _root(folder: Path, record: dict[str, Any]) -> bytes:
     """The Merkle root of one data file, recomputed from its records."""
-    path = folder / record["path"]
-    root = provenance.merkle_root(records.output_hashes(read_data(path)))
-    if root.hex() != record["merkle_root"]:
+    path = folder / record["file"]["path"]
+    tree = provenance.MerkleTree()
+    for rows in read_data(path, ["text", "provenance"]):
+        tree.update(records.output_hashes(rows))
+    if tree.root().hex() != record["merkle_root"]:
         raise CorruptRun(f"{path}: its records do not hash to the Merkle root of the journal")
-    return root
+    return tree.root()
 
 
-def read_data(path: Path) -> pa.Table:
-    """The records of a data file, text and provenance."""
+def read_data(path: Path, columns: list[str]) -> Iterator[pa.Table]:
+    """Text and provenance, or one of both, of the records of a data file, some megabytes at a time."""
     if path.suffix == ".parquet":
-        return pq.read_table(path, columns=["text", "provenance"])
+        with pq.ParquetFile(path, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                yield file.read_row_group(group, columns=columns, use_threads=False)
+        return
     types = {"parents": pa.list_(pa.string()), "generation": pa.int32(), "seed": pa.uint64()}
     struct = pa.struct([pa.field(name, types.get(name, pa.string())) for name in provenance.FIELDS])
-    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-        data = stream.read()
-    wanted = pa.schema([("text", pa.string()), ("provenance", struct)])
+    wanted = pa.schema([(name, struct if name == "provenance" else pa.string()) for name in columns])
     options = pyarrow.json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
-    reading = pyarrow.json.ReadOptions(block_size=max(1 << 20, len(data)))
-    return pyarrow.json.read_json(pa.BufferReader(data), parse_options=options, read_options=reading)
+    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+        rest = b""
+        while block := stream.read(LINES_BYTES):
+            rest += block
+            cut = rest.rfind(b"\n") + 1
+            if cut:
+                reading = pyarrow.json.ReadOptions(block_size=cut)
+                yield pyarrow.json.read_json(pa.BufferReader(rest[:cut]), parse_options=options, read_options=reading)
+            rest = rest[cut:]
 
 
 def _sums(folder: Path, manifest: dict[str, Any], parts: list[dict[str, Any]]) -> None:
@@ -134,7 +145,8 @@ def _sums(folder: Path, manifest: dict[str, Any], parts: list[dict[str, Any]]) -
     for index, stage in enumerate(manifest["stages"]):
         engine.check_sum(folder, stage, before)
         before = stage
-        written = sum(r["rejects"]["rows"] for r in parts if r["stage"] == index and r["rejects"])
+        entries = [record["stages"][str(index)] for record in parts if str(index) in record.get("stages", {})]
+        written = sum(entry["rejects"]["rows"] for entry in entries if entry["rejects"])
         if written != stage["rejected"] or sum(stage["reasons"].values()) != written:
             message = f"{stage['rejected']} rejected, but the ledger holds {written}"
             raise CorruptRun(f"{folder}: the ledger of stage '{stage['name']}' does not add up: {message}")

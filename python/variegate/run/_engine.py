@@ -26,7 +26,6 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from variegate import _core, provenance
-from variegate.batch import TokenBatch
 from variegate.collapse import Sketch
 from variegate.errors import CorruptRun, InvalidInput, RunConflict
 from variegate.recipe import Recipe
@@ -38,7 +37,17 @@ from variegate.run._context import Context
 from variegate.run._journal import Journal
 from variegate.run._output import Shards, summed
 from variegate.run._parts import Committed, Part
-from variegate.run._passes import Pass, Record, RecordPass, Task, filter_tasks, made_parts, passes, steps
+from variegate.run._passes import (
+    Pass,
+    Record,
+    RecordPass,
+    Task,
+    filter_tasks,
+    made_parts,
+    passes,
+    steps,
+    token_batch,
+)
 from variegate.run._sets import SetStep, check_unique, count_distinct
 from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_licenses, plain
 
@@ -269,7 +278,7 @@ class _Engine:
             changed = self.other_input(f"input {item.path} of '{item.source}' has changed")
             if item.bytes != known["bytes"] or (item.sha256 and item.sha256 != known["sha256"]):
                 raise changed
-            # A file that was not touched since holds what it held; the rest of a file half read is compared as it is read.
+            # A file that was not touched holds what it held; one half read is compared as it is read again.
             touched = item.mtime_ns != known["mtime_ns"]
             if touched and known["sha256"] and inputs.hash_file(item.where) != known["sha256"]:
                 raise changed
@@ -300,9 +309,7 @@ class _Engine:
             if name not in released:
                 verify_file(self.out, name, item)
 
-    def run_pass(
-        self, pool: ThreadPoolExecutor, work: Pass, parts: list[Part], funnel: list[Record]
-    ) -> list[Part]:
+    def run_pass(self, pool: ThreadPoolExecutor, work: Pass, parts: list[Part], funnel: list[Record]) -> list[Part]:
         """Does one pass; adds its stages to the funnel and returns the parts it passes on."""
         meters = [_Meter(self, step.index, step.label) for step in work.steps]
         index = work.index
@@ -414,7 +421,7 @@ class _Engine:
             sketch = Sketch()
             for file in files:
                 sketch.merge(Sketch.from_bytes(context.files.note(file, note)))
-            said = {"sketch": base64.b64encode(sketch.to_bytes()).decode()}
+            said: Record = {"sketch": base64.b64encode(sketch.to_bytes()).decode()}
             if name:
 
                 def content(name: str = name) -> Iterator[npt.NDArray[np.uint8]]:
@@ -432,7 +439,7 @@ class _Engine:
         for part in parts:
             for ledger in part.dropped:
                 for piece in context.files.groups(ledger, ["text"]):
-                    sketch.subtract(Sketch.build(TokenBatch(*context.encode(piece), ids=np.zeros(len(piece), np.uint64))))
+                    sketch.subtract(Sketch.build(token_batch(*context.encode(piece))))
 
         def content() -> Iterator[npt.NDArray[np.uint8]]:
             return (records.ids_of(column) for column in context.files.column(parts, "content"))
@@ -518,8 +525,8 @@ class _Engine:
         head = self.journal.records[0]
         read = self.finished[self.passes[0].index]["inputs"]
         listed = [
-            {name: item[name] for name in ("source", "path", "bytes")} | {"sha256": read.get(str(number), item["sha256"])}
-            for number, item in enumerate(head["inputs"])
+            {**{name: item[name] for name in ("source", "path", "bytes")}, "sha256": read.get(str(n), item["sha256"])}
+            for n, item in enumerate(head["inputs"])
         ]
         manifest = {
             "version": 1,
@@ -730,5 +737,3 @@ def check_sum(out: Path, stage: dict[str, Any], before: dict[str, Any] | None) -
     if before is not None and before["out"] != stage["in"]:
         took = f"stage '{stage['name']}' took {stage['in']} records"
         raise CorruptRun(f"{out}: {took}, but '{before['name']}' passed on {before['out']}")
-
-

@@ -86,7 +86,8 @@ class Shards:
         tree = provenance.MerkleTree()
         tokens = text_bytes = 0
         with ExitStack() as stack:
-            file = stack.enter_context(self.draft(shard))
+            file = self.draft(shard)
+            stack.enter_context(file)
             for piece in pieces:
                 final = records.output_table(piece)
                 tree.update(records.output_hashes(final))

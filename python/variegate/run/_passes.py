@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -36,10 +37,10 @@ from variegate.run._stages import (
 )
 
 if TYPE_CHECKING:
-    from variegate.collapse import Sketch
+    from variegate.batch import TokenBatch
     from variegate.run._context import Context
 
-__all__ = ["Pass", "Record", "RecordPass", "Task", "filter_tasks", "made_parts", "passes", "steps"]
+__all__ = ["Pass", "Record", "RecordPass", "Task", "filter_tasks", "made_parts", "passes", "steps", "token_batch"]
 
 Record = dict[str, Any]
 """A record of the journal."""
@@ -160,7 +161,8 @@ class RecordPass(Pass):
         first = self.steps[0]
         columns = [field.name for field in self.context.schema if field.name != "tokens"]
         for piece in self.context.files.pieces(part, columns):
-            rows = self.context.tokenized(records.table({n: piece[n] for n in columns}, self.context.schema, len(piece)))
+            texts = records.table({name: piece[name] for name in columns}, self.context.schema, len(piece))
+            rows = self.context.tokenized(texts)
             if isinstance(first, AugmentStep):
                 yield from first.derive(rows, examples=part.number < EXAMPLE_PARTS)
             else:
@@ -196,7 +198,7 @@ class RecordPass(Pass):
                 started = time.perf_counter()
                 draft.add(context.stored(rows, self.sketches, schema))
                 if self.total:
-                    total.update(_batch(rows))
+                    total.update(token_batch(*records.token_arrays(rows["tokens"])))
                 tallies[-1].seconds += time.perf_counter() - started
             notes = {"sketch": total.to_bytes()} if self.total else {}
             for name, reference in references.items():
@@ -265,16 +267,16 @@ class _Reference:
         self.content: list[bytes] = []
 
     def add(self, rows: pa.Table) -> None:
-        batch = _batch(rows)
+        batch = token_batch(*records.token_arrays(rows["tokens"]))
         self.sketch.update(batch)
         self.content.append(records.content_hashes(batch.tokens, batch.offsets).tobytes())
 
 
-def _batch(rows: pa.Table) -> Any:
+def token_batch(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> TokenBatch:
+    """Rows of tokens of which nothing is drawn, so that they need no ids."""
     from variegate.batch import TokenBatch
 
-    tokens, offsets = records.token_arrays(rows["tokens"])
-    return TokenBatch(tokens, offsets, ids=np.zeros(len(rows), np.uint64))
+    return TokenBatch(tokens, offsets, ids=np.zeros(len(offsets) - 1, np.uint64))
 
 
 def steps(context: Context) -> list[Step]:

@@ -12,7 +12,7 @@ from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run import _stages as stages
-from variegate.run._engine import Context
+from variegate.run._context import Context
 
 __all__ = ["Plan", "PlannedSource", "PlannedStage", "plan"]
 

@@ -127,9 +127,7 @@ class DedupStep(SetStep):
                     joined.join(keys, rows)
         return joined.roots()
 
-    def groups(
-        self, roots: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32]
-    ) -> Iterator[tuple[Rows, bool]]:
+    def groups(self, roots: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32]) -> Iterator[tuple[Rows, bool]]:
         """Whole components that fit the budget together, then each that does not fit by itself, as rows ascending."""
         rows = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
         if len(rows) == 0:
@@ -265,18 +263,19 @@ class _Duplicates(Decision):
             self.scratch.flush()
 
     def _group(self, at: int, rows: int) -> _Found:
-        columns = []
+        columns: list[Any] = []
         for dtype, width in ((np.int64, 1), (np.int64, 1), (np.uint8, 16), (np.float32, 1), (np.bool_, 1)):
             shape = (rows, width) if width > 1 else (rows,)
-            columns.append(np.memmap(self.scratch, dtype, "r", at, shape))  # type: ignore[call-overload]
+            columns.append(np.memmap(self.scratch, dtype, "r", at, shape))
             at += columns[-1].nbytes
         return _Found(*columns)
 
     def first(self) -> _Found:
         """Decisions of the first group."""
-        return self._group(*self.groups[0]) if self.groups else _Found(
-            np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 16), np.uint8), np.empty(0, np.float32), np.empty(0, bool)
-        )
+        if self.groups:
+            return self._group(*self.groups[0])
+        none = np.empty(0, np.int64)
+        return _Found(none, none, np.empty((0, 16), np.uint8), np.empty(0, np.float32), np.empty(0, bool))
 
     def between(self, start: int, stop: int) -> _Found:
         """Decisions about the rows from `start` up to `stop`, by row."""
@@ -403,12 +402,13 @@ class MixStep(SetStep):
             made = lambda piece, label=stage.label: _made_by(piece, label)  # noqa: E731
             ids = self.ids(parts, made)
             accepted = sum(len(high) for high, _, _ in ids())
-            wanted = {"wanted": stage.count, "accepted": min(accepted, stage.count)}
-            result.setdefault("targets", {})[stage.label] = wanted | {"candidates": stage.candidates or stage.count}
+            candidates = stage.candidates or stage.count
+            said = {"wanted": stage.count, "candidates": candidates, "accepted": min(accepted, stage.count)}
+            result.setdefault("targets", {})[stage.label] = said
             if accepted < stage.count and stage.exhausted == "error":
                 raise InvalidInput(
-                    f"stage '{stage.label}': {accepted} of the {stage.count} records wanted are left of its "
-                    f"{stage.candidates or stage.count} candidates: raise candidates, lower count, or set exhausted: keep"
+                    f"stage '{stage.label}': {accepted} of {stage.count} records wanted are left of its {candidates} "
+                    "candidates: raise candidates, lower count, or set exhausted: keep"
                 )
             limits[stage.label] = _Limit(made, _first_over(ids, stage.count), "over_target")
         human = real = 0
@@ -421,10 +421,11 @@ class MixStep(SetStep):
             mix.check_retained(human, read, retain_real=self.rule.retain_real)
             result["human"] = human
         if self.rule.max_synthetic is not None and self.rule.max_synthetic < 1:
+            surplus = list(limits.values())
 
             def synthetic(piece: pa.Table) -> npt.NDArray[np.bool_]:
                 mine = np.asarray(pc.not_equal(piece["kind"], "human"))
-                for limit in limits.values():
+                for limit in surplus:
                     mine &= ~limit.over(piece)
                 return mine
 
@@ -444,7 +445,8 @@ class MixStep(SetStep):
         """Tokens or bytes of each row."""
         if self.sized == "text":
             return records.text_bytes(piece["text"])
-        return records.flat(piece["n_tokens"]).to_numpy().astype(np.int64)
+        sizes: npt.NDArray[np.int64] = records.flat(piece["n_tokens"]).to_numpy().astype(np.int64)
+        return sizes
 
     def ids(self, parts: list[Part], which: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Callable[[], _Ids]:
         """A sweep over the ids and sizes of some rows, to be made as often as wanted."""
@@ -489,7 +491,8 @@ class _Limit(NamedTuple):
             return np.zeros(len(piece), bool)
         high, low = _halves(records.ids_of(piece["record_id"]))
         first, second = (np.uint64(half) for half in self.first)
-        return self.which(piece) & ((high > first) | ((high == first) & (low >= second)))
+        later: npt.NDArray[np.bool_] = (high > first) | ((high == first) & (low >= second))
+        return self.which(piece) & later
 
 
 class _Surplus(Decision):
@@ -573,7 +576,7 @@ def _tied(high: npt.NDArray[np.uint64], low: npt.NDArray[np.uint64]) -> tuple[in
 
 
 def count_distinct(sweep: Callable[[], Iterator[npt.NDArray[np.uint8]]], rows: int, memory: int) -> int:
-    """How many of the hashes that a sweep gives, `uint8[n, 16]` at a time and `rows` in all, differ from those before."""
+    """How many of `rows` hashes, which a sweep gives as `uint8[n, 16]` at a time, differ from all before them."""
     return rows - sum(_tied(high, low)[0] for high, low in _ranges(sweep, rows, memory // 2))
 
 
@@ -600,7 +603,11 @@ def check_unique(context: Context, parts: list[Part], ledgers: list[Committed]) 
 
     rows = sum(part.rows for part in parts) + sum(ledger["rows"] for ledger in ledgers)
     twice: list[npt.NDArray[np.uint64]] = []
-    for high, low in _ranges(lambda: (records.ids_of(table["record_id"]) for table in tables()), rows, context.memory // 2):
+
+    def ids() -> Iterator[npt.NDArray[np.uint8]]:
+        return (records.ids_of(table["record_id"]) for table in tables())
+
+    for high, low in _ranges(ids, rows, context.memory // 2):
         twice.append(_tied(high, low)[1])
     if not any(map(len, twice)):
         return

@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import provenance
 from variegate.errors import InvalidInput
 from variegate.provenance import licenses
-from variegate.recipe import Augment, Dedup, Measure, Mix, Recipe, Templates
+from variegate.recipe import Augment, Measure, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 
@@ -165,9 +164,9 @@ class AugmentStep(Step):
             if (missing == 0).any():
                 rows, missing = rows.filter(pa.array(missing > 0)), missing[missing > 0]
         if len(rows) and stage.exhausted == "error":
-            place = f"{self.context.paths[rows['file'][0].as_py()]}:{rows['row'][0].as_py()}" if rows["file"][0].is_valid else "a record"
+            record_id, got = rows["record_id"][0].as_py().hex(), stage.variants - int(missing[0])
             raise InvalidInput(
-                f"stage '{self.label}': {place} has {stage.variants - missing[0]} of {stage.variants} variants after "
+                f"stage '{self.label}': record {record_id} has {got} of {stage.variants} variants after "
                 f"{stage.candidates or stage.variants} candidates: raise candidates, or set exhausted: keep"
             )
         yield Outcome(None, counts={"short": len(rows)})
