@@ -20,7 +20,7 @@ from variegate.run import _records as records
 from variegate.run import _store as store
 from variegate.run._journal import replay
 
-__all__ = ["CheckResult", "check"]
+__all__ = ["CheckResult", "check", "finished", "read_lines"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,7 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
         CorruptRun: Names the file and what is wrong with it.
     """
     folder = Path(out)
-    path = folder / "journal.log"
-    if not path.is_file():
-        raise InvalidInput(f"{folder} holds no run: there is no journal.log")
-    data = path.read_bytes()
-    journal, whole = replay(data)
-    if whole < len(data) or not journal:
-        raise CorruptRun(f"{path} is torn or altered at byte {whole}")
-    if journal[0].get("record") != "start":
-        raise CorruptRun(f"{path} does not begin with the start of a run")
-    finish = journal[-1]
-    if finish.get("record") != "finish":
-        raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
-    manifest = _manifest(folder, finish)
+    journal, manifest = finished(folder)
     parts = [record for record in journal if record["record"] == "part"]
     data_files = {record["path"]: record for record in parts if record["path"] and record["path"].startswith("data/")}
     listed = {item["path"] for item in manifest["files"]}
@@ -95,6 +83,28 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
     )
 
 
+def finished(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The journal and the manifest of a finished run.
+
+    Raises:
+        InvalidInput: There is no run in the directory.
+        CorruptRun: The run is not finished, or its journal or manifest is damaged.
+    """
+    path = folder / "journal.log"
+    if not path.is_file():
+        raise InvalidInput(f"{folder} holds no run: there is no journal.log")
+    data = path.read_bytes()
+    journal, whole = replay(data)
+    if whole < len(data) or not journal:
+        raise CorruptRun(f"{path} is torn or altered at byte {whole}")
+    if journal[0].get("record") != "start":
+        raise CorruptRun(f"{path} does not begin with the start of a run")
+    finish = journal[-1]
+    if finish.get("record") != "finish":
+        raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
+    return journal, _manifest(folder, finish)
+
+
 def _manifest(folder: Path, finish: dict[str, Any]) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
@@ -118,10 +128,14 @@ def read_data(path: Path) -> pa.Table:
     """The records of a data file, text and provenance."""
     if path.suffix == ".parquet":
         return pq.read_table(path, columns=["text", "provenance"])
+    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
+        return read_lines(stream.read())
+
+
+def read_lines(data: bytes) -> pa.Table:
+    """The records of whole lines of JSON, text and provenance."""
     types = {"parents": pa.list_(pa.string()), "generation": pa.int32(), "seed": pa.uint64()}
     struct = pa.struct([pa.field(name, types.get(name, pa.string())) for name in provenance.FIELDS])
-    with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
-        data = stream.read()
     wanted = pa.schema([("text", pa.string()), ("provenance", struct)])
     options = pyarrow.json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
     reading = pyarrow.json.ReadOptions(block_size=max(1 << 20, len(data)))
