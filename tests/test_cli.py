@@ -70,7 +70,7 @@ def test_version(variegate: Any) -> None:
 def test_help_names_every_command_and_exit_code(variegate: Any) -> None:
     done = variegate("--help")
     assert done.code == 0
-    for command in ("run", "validate", "plan", "demo", "report", "check", "doctor", "schema"):
+    for command in ("run", "validate", "plan", "demo", "report", "check", "diff", "doctor", "schema"):
         assert f"│ {command} " in done.out
     for code, meaning in cli.EXIT_CODES.items():
         assert f"{code:>3}  {meaning}" in done.out
@@ -233,6 +233,84 @@ def test_check_and_report_where_no_run_is(variegate: Any, tmp_path: Path) -> Non
     path = tmp_path / "report.json"
     message = f"{path} is missing: finish the run first (variegate run RECIPE -o {tmp_path})"
     refused(variegate("report", tmp_path), 1, message)
+
+
+@pytest.fixture
+def two(variegate: Any, made: Path) -> tuple[Path, Path]:
+    """Two finished runs that differ in a rate."""
+    (made / "other.yaml").write_text(RECIPE.replace("{rate: 0.1}", "{rate: 0.2}"), encoding="utf-8")
+    folders = made / "a", made / "b"
+    for recipe_file, out in zip(("recipe.yaml", "other.yaml"), folders, strict=True):
+        assert variegate("run", made / recipe_file, "-o", out, "--progress", "none").code == 0
+    return folders
+
+
+def test_diff_shows_what_changed(variegate: Any, two: tuple[Path, Path]) -> None:
+    a, b = two
+    found = runs.diff(a, b)
+    done = variegate("diff", a, b, "--examples", "1")
+    assert (done.code, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith(f"A: {a}, {found.output['rows'][0]} records (")
+    assert lines[2] == "The final sets differ."
+    changed = [line.split() for line in lines if line.startswith(("-  ", "+  "))]
+    assert changed == [["-", "rate:", "0.1"], ["+", "rate:", "0.2"]]
+    table = {line.split("  ")[0]: line.split() for line in lines}
+    counts = found.records
+    assert table["all"] == ["all", *(f"{n:,}" for n in (counts.same, counts.only_a, counts.only_b))]
+    assert table["human, py"] == ["human,", "py", "60", "0", "0"]
+    assert [line for line in lines if line.startswith("  made otherwise in B from the same parents")]
+    [pair] = [number for number, line in enumerate(lines) if "(augmented, py): same parents as " in line]
+    assert [line[:4] for line in lines[pair + 1 : pair + 3]] == ["  - ", "  + "]
+    assert "\nstage " in done.out
+    assert "\nshare " in done.out
+    assert not [line for line in lines if line != line.rstrip()]
+
+
+def test_diff_as_json_is_the_whole_of_it(variegate: Any, two: tuple[Path, Path]) -> None:
+    done = variegate("diff", *two, "--json", "--examples", "2")
+    assert (done.code, done.err) == (0, "")
+    assert json.loads(done.out) == runs.diff(*two, examples=2).to_dict()
+
+
+def test_diff_tells_a_script_whether_the_sets_differ(variegate: Any, two: tuple[Path, Path]) -> None:
+    a, b = two
+    assert variegate("diff", a, b, "--exit-code").code == 1
+    assert variegate("diff", a, b, "--exit-code", "--json").code == 1
+    done = variegate("diff", a, a, "--exit-code")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[2:] == ["The final sets are identical, byte for byte.", "The recipes are the same."]
+
+
+def test_diff_says_which_rejects_are_behind_it(variegate: Any, made: Path) -> None:
+    out = made / "a", made / "b"
+    strict = RECIPE.replace("threshold: 0.8", "threshold: 0.5, ngram: 1")
+    for text, folder in ((RECIPE.replace("  - dedup: {threshold: 0.8}\n", ""), out[0]), (strict, out[1])):
+        (made / "recipe.yaml").write_text(text, encoding="utf-8")
+        assert variegate("run", made / "recipe.yaml", "-o", folder, "--progress", "none").code == 0
+    done = variegate("diff", *out)
+    assert "\nOf those only in A:\n  rejected in B by dedup (near_duplicate)  " in done.out
+    assert "Of those only in B" not in done.out
+    assert ": only in A, rejected in B by dedup (near_duplicate)\n" in done.out
+    assert "\ndedup (only in B) " in done.out
+
+
+def test_diff_cannot_drive_the_terminal(variegate: Any, made: Path) -> None:
+    lines = (made / "in.jsonl").read_text("utf-8")
+    assert variegate("run", made / "recipe.yaml", "-o", made / "a", "--progress", "none").code == 0
+    bad = json.dumps({"id": "bad", "text": "first\n\x1b[2J and the rest of a longer line"})
+    (made / "in.jsonl").write_text(lines + bad + "\n", encoding="utf-8")
+    assert variegate("run", made / "recipe.yaml", "-o", made / "b", "--progress", "none").code == 0
+    done = variegate("diff", made / "a", made / "b", "--examples", "99")
+    assert "  + first\\n\\x1b[2J and the rest of a longer line\n" in done.out
+    assert "\ninput in.jsonl of py: changed\n" in done.out
+    assert "\x1b" not in done.out
+
+
+def test_diff_where_no_finished_run_is(variegate: Any, made: Path, two: tuple[Path, Path]) -> None:
+    refused(variegate("diff", two[0], made), 1, f"{made} holds no run: there is no journal.log")
+    (two[1] / "manifest.json").unlink()
+    refused(variegate("diff", *two), 1, f"{two[1] / 'manifest.json'} is missing")
 
 
 @pytest.mark.parametrize(

@@ -26,13 +26,13 @@ from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnav
 
 if TYPE_CHECKING:
     from variegate.recipe import Recipe
-    from variegate.run import Plan
+    from variegate.run import Example, Fate, Plan, RunDiff
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
 EXIT_CODES = {
     0: "done",
-    1: "failed: the data, the disk, or what check or doctor found",
+    1: "failed: the data, the disk, or what check, diff or doctor found",
     2: "the command line or the recipe is wrong",
     3: "the directory belongs to another recipe, or a run still holds it",
     4: "something that the command needs is not installed",
@@ -184,6 +184,30 @@ def check(out: RunPath) -> None:
 
 
 @app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="A finished run directory.", show_default=False)],
+    b: Annotated[Path, typer.Argument(help="The one to compare with it.", show_default=False)],
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, metavar="N", help="Show up to N records of each kind of difference.")
+    ] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 if the final sets do not hold the same records.")
+    ] = False,
+) -> None:
+    """Show what two finished runs differ in: recipe, inputs, funnel, records, shares, measures."""
+    from variegate import run as runs
+
+    found = runs.diff(a, b, examples=examples)
+    if as_json:
+        _say(json.dumps(found.to_dict(), indent=2, ensure_ascii=False))
+    else:
+        _show_diff(found)
+    if exit_code and not found.same:
+        raise typer.Exit(1)
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: versions, instruction sets, extras, randomness, and a small run."""
     from variegate import _doctor
@@ -247,6 +271,125 @@ def _show_plan(plan: Plan) -> None:
     _say(f"{most}; reading and augmenting take roughly {plan.seconds:.0f} s with one worker; nothing was run")
 
 
+def _show_diff(found: RunDiff) -> None:
+    for number, name in enumerate("AB"):
+        rows, size, root = (found.output[key][number] for key in ("rows", "bytes", "merkle_root"))
+        folder = (found.a, found.b)[number]
+        _say(_harmless(f"{name}: {folder}, {_plural(rows, 'record')} ({_size(size)}), merkle root {root[:16]}"))
+    further = "" if found.records.fields_compared else "; further fields, which one of them has as JSON, not compared"
+    if found.identical:
+        _say("The final sets are identical, byte for byte.")
+    elif found.same:
+        _say(f"The final sets hold the same records, in another order or in other files{further}.")
+    else:
+        _say(f"The final sets differ{further}.")
+    if not found.recipe:
+        _say("The recipes are the same.")
+    facts = [f"{name} {_change(*pair)}" for name, pair in found.versions.items()]
+    facts += [f"input {one.path} of {one.source}: {one.change}" for one in found.inputs]
+    for lines in (found.recipe, facts):
+        if lines:
+            _say("")
+            for line in lines:
+                _say(_harmless(line))
+    _show_funnels(found)
+    _show_records(found)
+    shares: list[Sequence[str]] = [("share", "records", "bytes of text", "tokens")]
+    for share in found.shares:
+        counts = [_change(share.a.get(name), share.b.get(name)) for name in ("rows", "bytes", "tokens")]
+        shares.append((f"{share.by} {share.value}", *counts))
+    _table(shares)
+    _table([("measure", "A", "B"), *((name, _number(a), _number(b)) for name, (a, b) in found.measures.items())])
+    for example in found.records.examples:
+        _show_example(example)
+
+
+def _show_funnels(found: RunDiff) -> None:
+    """The stages that differ, with their reasons below them."""
+    rows: list[Sequence[str]] = [("stage", "in", "created", "out", "rejected")]
+    for stage in found.stages:
+        if stage.differs:
+            a, b = stage.a or {}, stage.b or {}
+            only = "" if stage.a and stage.b else " (only in A)" if stage.a else " (only in B)"
+            numbers = [_change(a.get(name), b.get(name)) for name in ("in", "created", "out", "rejected")]
+            rows.append((stage.name + only, *numbers))
+            before, after = a.get("reasons", {}), b.get("reasons", {})
+            for reason in sorted(before.keys() | after.keys()):
+                rows.append((f"  {reason}", "", "", "", _change(before.get(reason, 0), after.get(reason, 0))))
+    _table(rows)
+
+
+def _show_records(found: RunDiff) -> None:
+    """How many records are in both, by kind and source, and what became of those that are not."""
+    heads = ("same", "text", "provenance", "fields", "only_a", "only_b")
+    titles = ("the same", "other text", "other provenance", "other fields", "only in A", "only in B")
+    lines: list[tuple[str, Any]] = [("all", found.records)]
+    lines += [(f"{group.kind}, {group.source}", group) for group in found.records.groups]
+    shown = [name for name in heads if name not in ("text", "provenance", "fields") or getattr(found.records, name)]
+    rows = [("records", *(title for name, title in zip(heads, titles, strict=True) if name in shown))]
+    rows += [(label, *(f"{getattr(counts, name):,}" for name in shown)) for label, counts in lines]
+    if not found.same:
+        _table(rows)
+    for here, there, fates in (("A", "B", found.records.fates_a), ("B", "A", found.records.fates_b)):
+        if fates:
+            _say("")
+            _say(f"Of those only in {here}:")
+            _columns([(f"  {_fate(fate, there)}", f"{fate.records:,}") for fate in fates])
+
+
+def _fate(fate: Fate, other: str) -> str:
+    if fate.fate == "rejected":
+        return f"rejected in {other} by {fate.stage} ({fate.reason})"
+    return {
+        "same_text": f"same text in {other} under another id",
+        "same_parents": f"made otherwise in {other} from the same parents",
+    }.get(fate.fate, f"never made in {other}")
+
+
+def _show_example(example: Example) -> None:
+    what = {
+        "text": "other text",
+        "provenance": "other provenance",
+        "fields": "other fields",
+        "same_text": f"same text as {example.counterpart} in B",
+        "same_parents": f"same parents as {example.counterpart} in B",
+        "only_a": "only in A",
+        "only_b": "only in B",
+    }[example.what]
+    if example.rejected:
+        stage, reason = example.rejected
+        what += f", rejected in {'B' if example.what == 'only_a' else 'A'} by {stage} ({reason})"
+    _say("")
+    _say(_harmless(f"{example.record_id} ({example.kind}, {example.source}): {what}"))
+    for name, (a, b) in example.changes.items():
+        _say(_harmless(f"  {name}: {a} -> {b}"))
+    if not example.changes:
+        same = example.a == example.b
+        for mark, text in (("=", example.a),) if same else (("-", example.a), ("+", example.b)):
+            if text is not None:
+                _say(_harmless(f"  {mark} {text}".replace("\n", "\\n").replace("\t", "\\t")))
+
+
+def _change(a: Any, b: Any) -> str:
+    """Two values as one cell: once if they are equal, and with nothing on the side that has none."""
+    if a == b:
+        return "" if a is None else _number(a)
+    return f"{_number(a)} -> {_number(b)}"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints a table with an empty line before it, if there is more than its head."""
+    if len(rows) > 1:
+        _say("")
+        _columns([[_harmless(cell) for cell in row] for row in rows])
+
+
 def _columns(rows: Sequence[Sequence[str]]) -> None:
     """Prints a table: the first column to the left, numbers to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -307,11 +450,15 @@ def _stopped(error: BaseException | None) -> int:
 
 
 def _complain(message: str, code: int = 2) -> int:
-    """One readable line on stderr; what could drive a terminal is shown as an escape."""
-    harmless = re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda match: repr(match[0])[1:-1], message)
+    """One readable line on stderr."""
     with contextlib.suppress(OSError):
-        print(f"variegate: {harmless}", file=sys.stderr, flush=True)
+        print(f"variegate: {_harmless(message)}", file=sys.stderr, flush=True)
     return code
+
+
+def _harmless(text: str) -> str:
+    """The text with what could drive a terminal shown as escapes."""
+    return re.sub(r"[^\n\t\x20-\x7e\xa0-\U0010ffff]", lambda match: repr(match[0])[1:-1], text)
 
 
 def _say(line: str) -> None:

@@ -21,7 +21,7 @@ from variegate.run import _records as records
 from variegate.run import _store as store
 from variegate.run._journal import replay
 
-__all__ = ["CheckResult", "check"]
+__all__ = ["CheckResult", "check", "finished", "line_blocks", "read_lines"]
 
 
 LINES_BYTES = 8 << 20
@@ -57,19 +57,7 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
         CorruptRun: Names the file and what is wrong with it.
     """
     folder = Path(out)
-    path = folder / "journal.log"
-    if not path.is_file():
-        raise InvalidInput(f"{folder} holds no run: there is no journal.log")
-    data = path.read_bytes()
-    journal, whole = replay(data)
-    if whole < len(data) or not journal:
-        raise CorruptRun(f"{path} is torn or altered at byte {whole}")
-    if journal[0].get("record") != "start":
-        raise CorruptRun(f"{path} does not begin with the start of a run")
-    finish = journal[-1]
-    if finish.get("record") != "finish":
-        raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
-    manifest = _manifest(folder, finish)
+    journal, manifest = finished(folder)
     parts = [record for record in journal if record["record"] == "part"]
     shards = {record["file"]["path"]: record for record in parts if "merkle_root" in record}
     listed = {item["path"] for item in manifest["files"]}
@@ -96,6 +84,28 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
     )
 
 
+def finished(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The journal and the manifest of a finished run.
+
+    Raises:
+        InvalidInput: There is no run in the directory.
+        CorruptRun: The run is not finished, or its journal or manifest is damaged.
+    """
+    path = folder / "journal.log"
+    if not path.is_file():
+        raise InvalidInput(f"{folder} holds no run: there is no journal.log")
+    data = path.read_bytes()
+    journal, whole = replay(data)
+    if whole < len(data) or not journal:
+        raise CorruptRun(f"{path} is torn or altered at byte {whole}")
+    if journal[0].get("record") != "start":
+        raise CorruptRun(f"{path} does not begin with the start of a run")
+    finish = journal[-1]
+    if finish.get("record") != "finish":
+        raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
+    return journal, _manifest(folder, finish)
+
+
 def _manifest(folder: Path, finish: dict[str, Any]) -> dict[str, Any]:
     path = folder / "manifest.json"
     if not path.is_file():
@@ -110,33 +120,45 @@ def _root(folder: Path, record: dict[str, Any]) -> bytes:
     """The Merkle root of one data file, recomputed from its records."""
     path = folder / record["file"]["path"]
     tree = provenance.MerkleTree()
-    for rows in read_data(path, ["text", "provenance"]):
+    for rows in read_data(path):
         tree.update(records.output_hashes(rows))
     if tree.root().hex() != record["merkle_root"]:
         raise CorruptRun(f"{path}: its records do not hash to the Merkle root of the journal")
     return tree.root()
 
 
-def read_data(path: Path, columns: list[str]) -> Iterator[pa.Table]:
-    """Text and provenance, or one of both, of the records of a data file, some megabytes at a time."""
+def read_data(path: Path) -> Iterator[pa.Table]:
+    """The records of a data file, text and provenance, some megabytes at a time."""
     if path.suffix == ".parquet":
         with pq.ParquetFile(path, pre_buffer=False) as file:
             for group in range(file.num_row_groups):
-                yield file.read_row_group(group, columns=columns, use_threads=False)
+                yield file.read_row_group(group, columns=["text", "provenance"], use_threads=False)
         return
-    types = {"parents": pa.list_(pa.string()), "generation": pa.int32(), "seed": pa.uint64()}
-    struct = pa.struct([pa.field(name, types.get(name, pa.string())) for name in provenance.FIELDS])
-    wanted = pa.schema([(name, struct if name == "provenance" else pa.string()) for name in columns])
-    options = pyarrow.json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
+    yield from map(read_lines, line_blocks(path, LINES_BYTES))
+
+
+def line_blocks(path: Path, size: int) -> Iterator[bytes]:
+    """A compressed file of lines in blocks of whole lines."""
     with pa.CompressedInputStream(pa.OSFile(str(path)), "zstd") as stream:
         rest = b""
-        while block := stream.read(LINES_BYTES):
-            rest += block
-            cut = rest.rfind(b"\n") + 1
+        while block := stream.read(size):
+            cut = block.rfind(b"\n") + 1
             if cut:
-                reading = pyarrow.json.ReadOptions(block_size=cut)
-                yield pyarrow.json.read_json(pa.BufferReader(rest[:cut]), parse_options=options, read_options=reading)
-            rest = rest[cut:]
+                yield rest + block[:cut]
+                rest = b""
+            rest += block[cut:]
+        if rest:
+            yield rest + b"\n"
+
+
+def read_lines(data: bytes) -> pa.Table:
+    """The records of whole lines of JSON, text and provenance."""
+    types = {"parents": pa.list_(pa.string()), "generation": pa.int32(), "seed": pa.uint64()}
+    struct = pa.struct([pa.field(name, types.get(name, pa.string())) for name in provenance.FIELDS])
+    wanted = pa.schema([("text", pa.string()), ("provenance", struct)])
+    options = pyarrow.json.ParseOptions(explicit_schema=wanted, unexpected_field_behavior="ignore")
+    reading = pyarrow.json.ReadOptions(block_size=max(1 << 20, len(data)))
+    return pyarrow.json.read_json(pa.BufferReader(data), parse_options=options, read_options=reading)
 
 
 def _sums(folder: Path, manifest: dict[str, Any], parts: list[dict[str, Any]]) -> None:

@@ -102,7 +102,10 @@ class Files:
     def _dropped_ids(self, part: Part) -> pa.Array:
         found = [pa.array([], records.ID)]
         for ledger in part.dropped:
-            found += [records.unhex_ids(piece["record_id"]) for piece in self.groups(ledger, ["record_id"])]
+            found += [
+                records.id_column(records.ids_of_hex(piece["record_id"]))
+                for piece in self.groups(ledger, ["record_id"])
+            ]
         return pa.concat_arrays(found)
 
     def groups(self, file: Committed, columns: list[str]) -> Iterator[pa.Table]:

@@ -154,6 +154,8 @@ def id_column(ids: npt.NDArray[np.uint8]) -> pa.Array:
 
 
 _HEX = np.frombuffer(b"0123456789abcdef", np.uint8)
+_NIBBLES = np.full(256, 255, np.uint8)
+_NIBBLES[_HEX] = np.arange(16)
 
 
 def hex_ids(ids: npt.NDArray[np.uint8]) -> pa.Array:
@@ -165,10 +167,22 @@ def hex_ids(ids: npt.NDArray[np.uint8]) -> pa.Array:
     return strings(digits.reshape(-1), np.arange(rows + 1, dtype=np.int64) * 2 * width)
 
 
-def unhex_ids(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    """Record ids that were written as hexadecimal digits."""
-    digits, _ = ragged(column)
-    return id_column(np.frombuffer(bytes.fromhex(digits.tobytes().decode()), np.uint8).reshape(-1, 16))
+def ids_of_hex(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
+    """Strings of 32 hexadecimal digits, as `hex_ids` writes them, as `uint8[rows, 16]`.
+
+    Raises:
+        InvalidInput: If one is something else, or null.
+    """
+    array = flat(column)
+    values, offsets = ragged(pc.fill_null(array, ""))
+    digits = _NIBBLES[values]
+    wrong = np.asarray(np.diff(offsets) != 32)
+    if not wrong.any():
+        wrong = np.any(digits.reshape(-1, 32) > 15, axis=1)
+    if wrong.any():
+        raise InvalidInput(f"record_id {array[int(wrong.argmax())].as_py()!r} is not 32 hexadecimal digits")
+    pairs = digits.reshape(-1, 16, 2)
+    return (pairs[..., 0] << 4 | pairs[..., 1]).astype(np.uint8, copy=False)
 
 
 def hex_parents(column: pa.ChunkedArray | pa.Array) -> pa.Array:
@@ -231,13 +245,16 @@ def output_hashes(rows: pa.Table) -> npt.NDArray[np.uint8]:
     generation, ops, generator, generator_terms and seed, each as text, empty where null.
     """
     struct = flat(rows["provenance"])
-    columns = [ragged(rows["text"])]
-    for name in provenance.FIELDS[:-1]:
-        column = pc.struct_field(struct, name)
-        if pa.types.is_list(column.type):
-            column = pc.binary_join(column, ",")
-        columns.append(ragged(pc.fill_null(column.cast(pa.string()), "")))
-    return provenance.record_hashes(columns)
+    columns = [provenance_cells(struct, name) for name in provenance.FIELDS[:-1]]
+    return provenance.record_hashes([ragged(rows["text"]), *columns])
+
+
+def provenance_cells(struct: pa.StructArray, name: str) -> Ragged:
+    """A field of output rows' provenance as it goes into hashes: as text, lists joined by commas, empty where null."""
+    column = pc.struct_field(struct, name)
+    if pa.types.is_list(column.type):
+        column = pc.binary_join(column, ",")
+    return ragged(pc.fill_null(column.cast(pa.string()), ""))
 
 
 def json_objects(columns: dict[str, Any], rows: int) -> pa.Array:

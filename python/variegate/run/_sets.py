@@ -599,7 +599,9 @@ def check_unique(context: Context, parts: list[Part], ledgers: list[Committed]) 
                 piece = piece.filter(pc.and_(pc.is_valid(piece["record_id"]), pc.is_valid(piece["file"])))
                 paths = pa.array(context.paths, pa.string())
                 files = pc.cast(pc.index_in(piece["file"], value_set=paths), pa.int32())
-                yield pa.table([records.unhex_ids(piece["record_id"]), files, piece["row"]], names=columns)
+                yield pa.table(
+                    [records.id_column(records.ids_of_hex(piece["record_id"])), files, piece["row"]], names=columns
+                )
 
     rows = sum(part.rows for part in parts) + sum(ledger["rows"] for ledger in ledgers)
     twice: list[npt.NDArray[np.uint64]] = []
