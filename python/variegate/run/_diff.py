@@ -320,7 +320,7 @@ class _Run:
             if self.manifest["format"] == "parquet":
                 names: list[str] = pq.read_schema(self.files[0]).names
                 return names
-            return list(json.loads(next(_line_blocks(self.files[0], 1 << 20), b"{}").partition(b"\n")[0]))
+            return list(json.loads(next(line_blocks(self.files[0], 1 << 20), b"{}").partition(b"\n")[0]))
 
     def ledger(self) -> list[Path]:
         """Files of the ledger, stage by stage."""

@@ -68,16 +68,17 @@ class Draft:
         )
 
     def write(self, data: Any) -> int:
-        """Appends bytes, all of them."""
-        self._hash.update(data)
+        """Appends bytes, all of them; does nothing once the file is discarded, when writers still empty themselves."""
         view = memoryview(data).cast("B")
-        while view:
+        size = len(view)
+        if not self.closed:
+            self._hash.update(view)
+            self._size += size
+        while view and not self.closed:
             try:
                 view = view[os.write(self._handle, view) :]
             except OSError as error:
                 raise OSError(error.errno, error.strerror, str(self._temporary)) from None
-        size = memoryview(data).nbytes
-        self._size += size
         return size
 
     def tell(self) -> int:
