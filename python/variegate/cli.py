@@ -136,12 +136,12 @@ def validate(recipe: RecipePath) -> None:
 
 
 @app.command()
-def plan(recipe: RecipePath) -> None:
-    """Show what a recipe would read and do; run nothing."""
+def plan(recipe: RecipePath, workers: Workers = None) -> None:
+    """Estimate records, time and disk of a run, from running a sample; write nothing."""
     from variegate import recipe as recipes
     from variegate import run as runs
 
-    _show_plan(runs.plan(recipes.load(recipe)))
+    _show_plan(runs.plan(recipes.load(recipe), workers=workers))
 
 
 @app.command()
@@ -260,15 +260,25 @@ def _show_plan(plan: Plan) -> None:
     if plan.sources:
         _columns(rows)
         _say("")
-    about = "" if all(source.exact for source in plan.sources) else "~"
-    rows = [("stage", "records in", "records out", "seconds")]
+    about = "" if plan.exact else "~"
+    lines = [("stage", "records in", "records out", "rejected", "time")]
     for stage in plan.stages:
         label = stage.name if stage.name == stage.kind else f"{stage.name} ({stage.kind})"
-        rows.append((label, f"{about}{stage.rows_in:,}", f"<= {about}{stage.rows_out:,}", f"~{stage.seconds:.1f}"))
-    _columns(rows)
+        taken, passed, rejected = (f"{about}{n:,}" for n in (stage.rows_in, stage.rows_out, stage.rejected))
+        lines.append((label, taken, passed, rejected, _duration(stage.seconds)))
+    _columns(lines)
     _say("")
-    most = f"at most {about}{_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text"
-    _say(f"{most}; reading and augmenting take roughly {plan.seconds:.0f} s with one worker; nothing was run")
+    _say(f"would write {about}{_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text")
+    disk = f"{_size(plan.disk_bytes)} of disk (at most {_size(plan.peak_bytes)} while it runs)"
+    _say(f"would take {_duration(plan.seconds)} and {disk}, judged by a sample; nothing was written")
+
+
+def _duration(seconds: float) -> str:
+    """A time as people say it."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"~{seconds / size:.1f} {unit}"
+    return f"~{seconds:.1f} s"
 
 
 def _show_diff(found: RunDiff) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,10 @@ class Context:
         kept = inputs.kept_types(recipe, listed)
         self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
         self.results: dict[str, dict[str, Any]] = {}
+
+    def units(self, digests: dict[int, str]) -> Iterator[inputs.Unit]:
+        """The content of all sources, cut into units; `digests` get the SHA-256 of each file."""
+        return inputs.units(self.recipe, self.inputs, digests)
 
     @property
     def memory(self) -> int:

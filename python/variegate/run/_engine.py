@@ -139,16 +139,19 @@ def run(
         RunConflict: The directory belongs to another recipe or other inputs, is no run directory, or is in use.
         CorruptRun: A committed file is missing or altered.
     """
-    started = time.monotonic()
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
-    workers = workers or _processors()
     check_licenses(recipe)
-    listed = inputs.list_inputs(recipe)
-    folder = Path(out)
-    context = Context(recipe, listed, folder)
+    return run_in(Context(recipe, inputs.list_inputs(recipe), Path(out)), workers or processors(), progress)
+
+
+def run_in(context: Context, workers: int, progress: Callable[[Event], None] | None = None) -> RunResult:
+    """What `run` does, once it is known what is to be read."""
+    started = time.monotonic()
+    stages = steps(context)
+    folder = context.out
     made_folder = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +166,7 @@ def run(
         fresh = not (folder / "journal.log").exists()
         journal = Journal(folder / "journal.log")
         try:
-            engine = _Engine(context, journal, workers, progress, started)
+            engine = _Engine(context, stages, journal, workers, progress, started)
             try:
                 return engine.run()
             except (InvalidInput, RunConflict):
@@ -177,7 +180,7 @@ def run(
             journal.close()
 
 
-def _processors() -> int:
+def processors() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -196,14 +199,14 @@ class _Engine:
     def __init__(
         self,
         context: Context,
+        stages: list[Step],
         journal: Journal,
         workers: int,
         progress: Callable[[Event], None] | None,
         started: float,
     ) -> None:
-        self.context, self.journal = context, journal
-        self.steps = steps(context)
-        self.passes = passes(context, self.steps)
+        self.context, self.steps, self.journal = context, stages, journal
+        self.passes = passes(context, stages)
         self.workers, self.progress, self.started = workers, progress, started
         self.out, self.recipe = context.out, context.recipe
         self.first = True
@@ -223,6 +226,7 @@ class _Engine:
             self.same_run(self.journal.records[0])
             last = self.journal.records[-1]
             if last["record"] == "finish":
+                shutil.rmtree(self.out / "stages", ignore_errors=True)  # where the run was killed while it did that
                 return self.told(last, already=True, continued=True)
         self.recover()
         if not continued:
@@ -380,6 +384,7 @@ class _Engine:
                 if fresh:
                     self.journal.append(*fresh)
                 for record in fresh:
+                    self.done[index, record["part"]] = record
                     for path in record["released"]:
                         (self.out / path).unlink(missing_ok=True)
                 for meter in meters:

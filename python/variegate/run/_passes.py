@@ -139,7 +139,7 @@ class RecordPass(Pass):
         numbers = itertools.count()
         first = self.steps[0]
         if isinstance(first, Read):
-            for unit in inputs.units(self.context.recipe, self.context.inputs, digests):
+            for unit in self.context.units(digests):
                 yield self._task(next(numbers), 0, lambda unit=unit: first.produce(unit), unit=unit)  # type: ignore[misc]
         else:
             for part in parts:

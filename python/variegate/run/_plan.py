@@ -1,24 +1,30 @@
-"""What a run would do, from file sizes and a sample, without running it."""
+"""What a run would do, from file sizes and from really running a sample in a temporary directory."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from variegate.recipe import Recipe
+from variegate.recipe import Mix, Recipe, Templates
 from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
-from variegate.run import _records as records
-from variegate.run import _stages as stages
 from variegate.run._context import Context
+from variegate.run._engine import committed_files, processors, run_in
+from variegate.run._journal import replay
+from variegate.run._stages import check_licenses
 
 __all__ = ["Plan", "PlannedSource", "PlannedStage", "plan"]
 
-SAMPLE_ROWS = 200
 COMPRESSION = 4
 """How much smaller compressed text is assumed to be."""
+TEMPLATE_ROWS = 16384
+"""How many records of a templates stage are made where nothing else says how large the sample is."""
 
 
 @dataclass(frozen=True)
@@ -34,36 +40,59 @@ class PlannedSource:
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage as the plan sees it: rows out are the most there can be; seconds are rough, for one worker."""
+    """A stage as the plan sees it: what it takes, passes on and rejects, and how long it takes."""
 
     name: str
     kind: str
     rows_in: int
     rows_out: int
+    rejected: int
     seconds: float
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do.
+    """What a run would do, estimated.
+
+    Rejects of stages that compare records with each other grow with the set, so a small sample shows too few of them.
 
     Attributes:
         sources: What would be read.
         stages: What would be done, in order.
-        rows: Records that would be written, at most.
-        text_bytes: Bytes of text in them, at most.
-        seconds: Rough time with one worker.
+        exact: Whether the sample was the whole input, so that the rows are those of the run.
+        rows: Records that would be written.
+        text_bytes: Bytes of text in them.
+        seconds: Time with this many workers on this machine, without the start.
+        disk_bytes: What the run would leave: the final set and the ledger.
+        peak_bytes: The most it would take while it goes on.
     """
 
     sources: tuple[PlannedSource, ...]
     stages: tuple[PlannedStage, ...]
+    exact: bool
     rows: int
     text_bytes: int
     seconds: float
+    disk_bytes: int
+    peak_bytes: int
 
 
-def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
-    """Estimates rows, bytes and time of a run; reads the first few megabytes of each source and writes nothing.
+class _Sample(Context):
+    """The context of a run over a few units."""
+
+    taken: tuple[inputs.Unit, ...] = ()
+
+    def units(self, digests: dict[int, str]) -> Iterator[inputs.Unit]:
+        """The units of the sample."""
+        return iter(self.taken)
+
+
+def plan(recipe: Recipe | str | os.PathLike[str], *, workers: int | None = None) -> Plan:
+    """Estimates rows, time and disk of a run: runs its first few megabytes of each source in a temporary directory.
+
+    Args:
+        recipe: A recipe, or the path of one.
+        workers: As for `run`.
 
     Raises:
         RecipeError: The recipe is wrong.
@@ -71,50 +100,79 @@ def plan(recipe: Recipe | str | os.PathLike[str]) -> Plan:
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    stages.check_licenses(recipe)
+    check_licenses(recipe)
     listed = inputs.list_inputs(recipe)
     context = Context(recipe, listed, Path())
-    sources, text_bytes, reading = [], 0, 0.0
-    sample = context.schema.empty_table()
+    sources, taken, sampled = [], [], 0
     for source in recipe.sources:
         files = [item for item in listed if item.source == source.name]
-        started = time.monotonic()
-        units = iter(inputs.units(recipe.model_copy(update={"sources": [source]}), listed, {}))
-        unit = next(units, None)
-        parsed = context.schema.empty_table() if unit is None else inputs.parse(unit, listed, context.schema)[0]
-        spent = time.monotonic() - started
+        units = inputs.units(recipe.model_copy(update={"sources": [source]}), listed, {})
+        first = next(units, None)
+        if first is None:
+            continue
         total = sum(item.bytes * (COMPRESSION if item.where.suffix in (".gz", ".zst") else 1) for item in files)
-        seen = 0 if unit is None else sum(_bulk(chunk.data) for chunk in unit.chunks)
-        whole = next(units, None) is None
-        if all(item.format == "parquet" for item in files):
-            rows, whole = sum(inputs.rows(item) or 0 for item in files), True
+        seen = sum(len(c.data) if isinstance(c.data, bytes) else int(c.data.nbytes) for c in first.chunks)
+        found = len(inputs.parse(first, listed, context.schema)[0])
+        rows, whole = found, next(units, None) is None
+        if not whole and all(item.format == "parquet" for item in files):
+            rows, exact = sum(inputs.rows(item) or 0 for item in files), True
         else:
-            rows = len(parsed) if whole else round(len(parsed) * max(1.0, total / max(1, seen)))
-        scale = rows / max(1, len(parsed))
-        sources.append(PlannedSource(source.name, len(files), sum(item.bytes for item in files), rows, whole))
-        text_bytes += round(int(records.text_bytes(parsed["text"]).sum()) * scale)
-        reading += spent * scale
-        if len(sample) < SAMPLE_ROWS:
-            sample = parsed.slice(0, SAMPLE_ROWS)
-    rows = sum(source.rows for source in sources)
-    planned = [PlannedStage("read", "read", 0, rows, round(reading, 2))]
-    for step in stages.steps(context)[1:]:
-        before, seconds = rows, 0.0
-        if isinstance(step, stages.AugmentStep):
-            factor = step.stage.variants + step.stage.keep_source
-            if len(sample):
-                tokenized = context.tokenized(sample)  # loads the tokenizer, which is no cost of a row
-                started = time.monotonic()
-                context.tokenized(step.variant(tokenized, 0))
-                seconds = (time.monotonic() - started) * step.stage.variants * rows / len(sample)
-            rows, text_bytes = rows * factor, text_bytes * factor
-        elif isinstance(step, stages.TemplatesStep):
-            rows += step.stage.count
-        planned.append(PlannedStage(step.label, step.kind, before, rows, round(seconds, 2)))
-    planned.append(PlannedStage("output", "output", rows, rows, 0.0))
-    total_seconds = round(sum(stage.seconds for stage in planned), 2)
-    return Plan(tuple(sources), tuple(planned), rows, text_bytes, total_seconds)
+            rows, exact = found if whole else round(found * max(1.0, total / max(1, seen))), whole
+        sources.append(PlannedSource(source.name, len(files), sum(item.bytes for item in files), rows, exact))
+        taken.append(first)
+        sampled += found
+    made = [stage.candidates or stage.count for stage in recipe.stages if isinstance(stage, Templates)]
+    scale = (
+        sum(source.rows for source in sources) / sampled if sampled else max(1.0, max(made, default=0) / TEMPLATE_ROWS)
+    )
+    with tempfile.TemporaryDirectory(prefix="variegate-plan-") as folder:
+        sample = _Sample(_scaled(recipe, scale), listed, Path(folder, "run"))
+        sample.taken = tuple(taken)
+        if sample.wants_tokens:
+            sample.tokenizer.encode(["The tokenizer is loaded before the clock starts."])
+        started = time.monotonic()
+        result = run_in(sample, workers or processors())
+        seconds = time.monotonic() - started
+        report = json.loads((sample.out / "report.json").read_text("utf-8"))
+        journal, _ = replay((sample.out / "journal.log").read_bytes())
+    sizes: dict[str, int] = {}
+    for path, file in committed_files(journal).items():
+        top = "/".join(path.split("/")[: 2 if path.startswith("stages/") else 1])
+        sizes[top] = sizes.get(top, 0) + file["bytes"]
+    ledger = sizes.pop("rejects", 0)
+    stages = [
+        PlannedStage(
+            name=stage["name"],
+            kind=stage["kind"],
+            rows_in=round(stage["in"] * scale),
+            rows_out=round(stage["out"] * scale),
+            rejected=round(stage["rejected"] * scale),
+            seconds=round(stage["seconds"] * scale, 2),
+        )
+        for stage in report["stages"]
+    ]
+    rows = round(result.rows * scale)
+    spent = round((report["seconds"] - sum(stage["seconds"] for stage in report["stages"])) * scale, 2)
+    return Plan(
+        sources=tuple(sources),
+        stages=(*stages, PlannedStage("output", "output", rows, rows, 0, max(0.0, spent))),
+        exact=scale == 1 and all(source.exact for source in sources),
+        rows=rows,
+        text_bytes=round(sum(share["bytes"] for share in report["shares"]["kind"].values()) * scale),
+        seconds=round(seconds * scale, 2),
+        disk_bytes=round((sizes.get("data", 0) + ledger) * scale),
+        peak_bytes=round((max(sizes.values(), default=0) + ledger) * scale),
+    )
 
 
-def _bulk(data: object) -> int:
-    return len(data) if isinstance(data, bytes) else int(data.nbytes)  # type: ignore[attr-defined]
+def _scaled(recipe: Recipe, scale: float) -> Recipe:
+    """The recipe with as much of what it makes as goes with a sample, and without what a sample may fail by chance."""
+    stages = []
+    for stage in recipe.stages:
+        if isinstance(stage, Templates):
+            candidates = None if stage.candidates is None else math.ceil(stage.candidates / scale)
+            changes = {"count": math.ceil(stage.count / scale), "candidates": candidates, "exhausted": "keep"}
+            stage = stage.model_copy(update=changes)
+        stages.append(stage)
+    mix = recipe.mix and Mix(max_synthetic=recipe.mix.max_synthetic, by=recipe.mix.by)
+    return recipe.model_copy(update={"stages": stages, "mix": mix})

@@ -88,6 +88,9 @@ class Draft:
     def flush(self) -> None:
         """Nothing: nothing is held back."""
 
+    def close(self) -> None:
+        """Nothing: who writes is done, but only `committed` makes a file of it."""
+
     def writable(self) -> bool:
         """Yes."""
         return True
