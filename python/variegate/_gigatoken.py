@@ -19,7 +19,7 @@ __all__ = ["Gigatoken", "disagreement", "version"]
 _THREAD_BYTES = 1 << 18
 """Text below which another thread costs more than it brings."""
 
-_CACHE_BYTES = 1 << 31
+_CACHE_BYTES = 1 << 27
 """Text after which an encoder is made anew: it remembers every word it ever saw."""
 
 

@@ -7,6 +7,7 @@ journal is never done again, so that the same command on the same directory cont
 from __future__ import annotations
 
 import base64
+import ctypes
 import difflib
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -236,7 +238,7 @@ class _Engine:
         parts: list[Part] = []
         funnel: list[Record] = []
         pool = ThreadPoolExecutor(self.context.workers(self.workers), thread_name_prefix="variegate")
-        with pool:
+        with pool, threads(self.workers):
             for work in self.passes:
                 parts = self.run_pass(pool, work, parts, funnel)
                 self.first = False
@@ -390,7 +392,10 @@ class _Engine:
                 for meter in meters:
                     meter.tell()
 
-        try:
+        # Every task has a thread of its own, so none of them needs several.
+        with ExitStack() as stack:
+            stack.enter_context(threads(1))
+            stack.callback(lambda: [future.cancel() or future.exception() for _, future, _ in queue if future])
             for task in tasks:
                 known = [self.done[index, number] for number in task.numbers if (index, number) in self.done]
                 if known and known[0]["digest"] != task.digest:
@@ -399,10 +404,7 @@ class _Engine:
                 queue.append((known, future, task))
                 settle(ahead)
             settle(0)
-        finally:
-            for _, future, _ in queue:
-                if future is not None and not future.cancel():
-                    future.exception()
+        give_back()
         return made
 
     def summary(self, work: RecordPass, parts: list[Part], made: list[Record]) -> dict[str, Any]:
@@ -693,6 +695,23 @@ class _Meter:
             finished=finished,
         )
         self.engine.say(event)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Lets the core use so many threads."""
+    before = _core.get_num_threads()
+    _core.set_num_threads(count)
+    try:
+        yield
+    finally:
+        _core.set_num_threads(before)
+
+
+def give_back() -> None:
+    """Gives memory that is free in this process back to the system, where its allocator is that of glibc."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def committed_files(journal: list[Record]) -> dict[str, Committed]:

@@ -146,7 +146,7 @@ class ParquetDraft:
             self._draft,
             schema,
             compression="zstd",
-            compression_level=3 if final else 1,
+            compression_level=1,
             use_dictionary=[name for name in names if final or name in schema.names] or False,
             write_statistics=final,
         )

@@ -106,7 +106,7 @@ class DedupStep(SetStep):
         else:
             names = [records.key_name(self.label, band) for band in range(1 + self.sketch.bands)]
             shingled = every[lengths >= self.stage.ngram]
-        room, need = self.context.memory // 2, max(1, len(lengths))
+        room, need = self.context.memory // 4, max(1, len(lengths))
         together = min(len(names), max(1, (room - 20 * need) // (4 * need)))
         ranges = -(-24 * need // room) if together == 1 else 1
         for first in range(0, len(names), together):
