@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from variegate import recipe as recipes
 from variegate.errors import CorruptRun, InvalidInput, RecipeError, RunConflict
-from variegate.run import _inputs, _journal, _records, _store, check, plan, run
+from variegate.run import _engine, _inputs, _journal, _records, _store, check, plan, run
 
 WORDS = ["alpha", "beta", "gämma", "delta", "epsilon", "漢字", "zeta\n", "eta", "theta", "iota", "kappa", "lambda"]
 
@@ -69,6 +69,30 @@ def rows_of(out):
     return pq.read_table(out / "data").to_pylist()
 
 
+def snapshots(recipe, out, folder):
+    """Runs, and copies the directory after every commit; returns the copies, in order."""
+    taken = []
+
+    def copy(event):
+        taken.append(folder / f"{len(taken):03d}-{event.stage}")
+        shutil.copytree(out, taken[-1], ignore=shutil.ignore_patterns(".tmp-*"))
+
+    run(recipe, out, workers=2, progress=copy)
+    return taken
+
+
+def read_parts(recipe, out, stage="00-read"):
+    """Runs, and returns the parts of a stage as they are when the output begins."""
+    found = []
+
+    def look(event):
+        if event.stage == "output" and not found:
+            found.extend(pq.read_table(path) for path in sorted((out / "stages" / stage).iterdir()))
+
+    run(recipe, out, progress=look)
+    return pa.concat_tables(found)
+
+
 def rejects_of(out):
     return [row for path in sorted((out / "rejects").rglob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
@@ -95,7 +119,7 @@ def test_a_run_keeps_every_record_with_its_provenance(tmp_path):
         "digital_source_type": "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCreation",
     }
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    wanted = {"data", "stages", "rejects", "journal.log", "manifest.json", "recipe.lock.yaml", "report.json", ".lock"}
+    wanted = {"data", "rejects", "journal.log", "manifest.json", "recipe.lock.yaml", "report.json", ".lock"}
     assert names == wanted
     checked = check(tmp_path / "out")
     assert (checked.rows, checked.files, checked.merkle_root) == (50, 1, result.merkle_root)
@@ -151,7 +175,8 @@ def test_workers_and_place_leave_no_trace(tmp_path):
     run(second, tmp_path / "four", workers=4)
     assert content(tmp_path / "one") == content(tmp_path / "deep" / "two") == content(tmp_path / "four")
     assert len(list((tmp_path / "one" / "data").iterdir())) > 3
-    assert len(list((tmp_path / "one" / "stages" / "00-read").iterdir())) > 5
+    records, _ = _journal.replay((tmp_path / "one" / "journal.log").read_bytes())
+    assert sum(record["record"] == "part" and record["stage"] == 1 for record in records) > 5
 
 
 @pytest.mark.usefixtures("small_units")
@@ -391,10 +416,8 @@ def test_text_files_split_as_asked(tmp_path):
     for split, texts in expected.items():
         recipe = make(tmp_path, f"version: 1\nsources: [{{name: t, path: '*.txt', split: {split}}}]\n")
         out = tmp_path / f"out-{split}"
-        run(recipe, out)
+        assert read_parts(recipe, out)["row"].to_pylist() == places[split]
         assert [row["text"] for row in rows_of(out)] == texts
-        parts = [pq.read_table(path, columns=["row"]) for path in sorted((out / "stages" / "00-read").iterdir())]
-        assert pa.concat_tables(parts)["row"].to_pylist() == places[split]
         assert [(row["reason"], row["file"]) for row in rejects_of(out)] == [("empty_file", "b.txt")]
     (tmp_path / "c.txt").write_bytes(b"good\nbad \xff\n")
     for split, message in (
@@ -465,9 +488,15 @@ def test_a_plan_counts_without_writing(tmp_path):
     planned = plan(recipe)
     assert planned.sources[0].rows == 100
     assert planned.sources[0].exact
-    assert [stage.rows_out for stage in planned.stages] == [100, 300, 300]
-    assert planned.text_bytes == 3 * sum(len(record["text"].encode()) for record in records)
+    assert planned.exact
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "recipe.yaml"]
+    made = run(recipe, tmp_path / "out")
+    assert [stage.rows_out for stage in planned.stages] == [100, made.rows, made.rows]
+    assert planned.stages[1].rejected == 300 - made.rows
+    assert planned.rows == made.rows
+    once = sum(len(record["text"].encode()) for record in records)
+    assert planned.text_bytes == pytest.approx(once * made.rows / 100, rel=0.02)
+    assert 0 < planned.disk_bytes <= planned.peak_bytes
 
 
 def test_progress_is_told(tmp_path):
@@ -570,18 +599,14 @@ def test_all_stages_together(tmp_path):
 @pytest.mark.usefixtures("small_units")
 def test_a_cut_run_of_all_stages_continues_to_the_same_bytes(tmp_path):
     recipe = whole(tmp_path)
-    run(recipe, tmp_path / "out")
+    taken = snapshots(recipe, tmp_path / "out", tmp_path / "taken")
     before = content(tmp_path / "out")
-    records, _ = _journal.replay((tmp_path / "out" / "journal.log").read_bytes())
-    for stage in range(6, -1, -1):
-        last = max(i for i, r in enumerate(records) if r.get("stage") == stage and r["record"] in ("part", "stage"))
-        for count in (last, last - 1):
-            (tmp_path / "out" / "journal.log").write_bytes(
-                _journal.MAGIC + b"".join(map(_journal.frame, records[:count]))
-            )
-            (tmp_path / "out" / "manifest.json").unlink()
-            run(recipe, tmp_path / "out")
-            assert content(tmp_path / "out") == before
+    stages = [path.name.split("-")[1] for path in taken]
+    assert set(stages) == {"read", "augment", "sums", "dedup", "measure", "mix", "output"}
+    for path in taken[:: max(1, len(taken) // 20)]:
+        run(recipe, path, workers=3)
+        assert content(path) == before, path
+        check(path)
 
 
 def test_two_stages_of_the_same_ops_draw_different_noise(tmp_path):
@@ -625,30 +650,27 @@ def test_a_broken_grammar_is_placed(tmp_path):
 @pytest.mark.usefixtures("small_units")
 def test_what_was_committed_is_never_done_again(tmp_path):
     recipe = make(tmp_path, AUGMENTED, lines(300))
-    run(recipe, tmp_path / "whole")
-    whole = (tmp_path / "whole" / "journal.log").read_bytes()
-    records, _ = _journal.replay(whole)
-    ends = [len(_journal.MAGIC)]
-    for record in records:
-        ends.append(ends[-1] + len(_journal.frame(record)))
-    assert ends[-1] == len(whole)
+    taken = snapshots(recipe, tmp_path / "whole", tmp_path / "taken")
     rng = np.random.default_rng(3)
-    for cut in [*rng.choice(ends[1:], 4, replace=False).tolist(), *rng.integers(ends[1], len(whole), 3).tolist()]:
-        shutil.rmtree(tmp_path / "cut", ignore_errors=True)
-        shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-        (tmp_path / "cut" / "journal.log").write_bytes(whole[:cut])
-        (tmp_path / "cut" / "stages" / "00-read" / ".tmp-part-00099.parquet").write_bytes(b"half")
-        committed, _ = _journal.replay(whole[:cut])
-        kept = [r["path"] for r in committed if r["record"] == "part" and r["path"]]
-        before = {name: (tmp_path / "cut" / name).stat().st_mtime_ns for name in kept}
-        result = run(recipe, tmp_path / "cut", workers=1 + cut % 2)
+    for cut in taken[:: max(1, len(taken) // 9)]:
+        journal = cut / "journal.log"
+        committed, whole = _journal.replay(journal.read_bytes())
+        assert whole == journal.stat().st_size
+        torn = _journal.frame({"record": "part", "never": "finished"})
+        journal.write_bytes(journal.read_bytes() + torn[: rng.integers(1, len(torn))])
+        (cut / "stages" / "01-augment").mkdir(parents=True, exist_ok=True)
+        (cut / "stages" / "01-augment" / ".tmp-part-00099.parquet").write_bytes(b"half")
+        (cut / "stages" / "01-augment" / "part-00099-0123456789abcdef.parquet").write_bytes(b"not in the journal")
+        kept = [name for name in _engine.committed_files(committed) if (cut / name).exists()]
+        assert kept or len(committed) < 2
+        before = {name: (cut / name).stat().st_mtime_ns for name in kept}
+        result = run(recipe, cut, workers=1 + len(committed) % 2)
         assert result.continued
-        assert content(tmp_path / "cut") == content(tmp_path / "whole"), cut
-        assert before == {name: (tmp_path / "cut" / name).stat().st_mtime_ns for name in kept}
-        check(tmp_path / "cut")
-        stages = sorted(path.relative_to(tmp_path / "cut") for path in (tmp_path / "cut" / "stages").rglob("*"))
-        expected = sorted(path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole" / "stages").rglob("*"))
-        assert stages == expected
+        assert content(cut) == content(tmp_path / "whole"), cut
+        left = [name for name in kept if (cut / name).exists()]
+        assert all(before[name] == (cut / name).stat().st_mtime_ns for name in left)
+        assert [name for name in kept if not name.startswith("stages/")] == [n for n in left if "stages" not in n]
+        check(cut)
 
 
 CHILD = """
@@ -781,11 +803,9 @@ def test_an_unfinished_run_is_not_a_checked_one(tmp_path):
 
 @pytest.mark.usefixtures("small_units")
 def test_a_damaged_part_stops_the_run_that_would_continue(tmp_path):
-    out = finished(tmp_path)
-    recipe = recipes.load(tmp_path / "recipe.yaml")
-    records, _ = _journal.replay((out / "journal.log").read_bytes())
-    (out / "journal.log").write_bytes(_journal.MAGIC + b"".join(map(_journal.frame, records[:-1])))
-    part = sorted((out / "stages" / "00-read").iterdir())[2]
+    recipe = make(tmp_path, AUGMENTED, lines(200))
+    out = snapshots(recipe, tmp_path / "whole", tmp_path / "taken")[-4]
+    part = sorted((out / "stages" / "01-augment").iterdir())[-1]
     data = part.read_bytes()
     part.unlink()
     with pytest.raises(CorruptRun) as caught:
@@ -834,15 +854,11 @@ def test_files_are_synced_before_they_count(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
     run(recipe, tmp_path / "out", workers=1)
-    (path,) = (tmp_path / "out" / "stages" / "00-read").iterdir()
-    at = calls.index(("rename", path.name))
-    temporary = ".tmp-part-00000.parquet"
-    assert calls[at - 1 : at + 3] == [
-        ("fsync", temporary),
-        ("rename", path.name),
-        ("fsync", "00-read"),
-        ("fsync", "journal.log"),
-    ]
+    renamed = [at for at, (what, name) in enumerate(calls) if what == "rename" and name.startswith("part-")]
+    assert len(renamed) == 2
+    for at, folder in zip(renamed, ("00-read", "data"), strict=True):
+        assert calls[at - 1] == ("fsync", ".tmp-part-00000.parquet")
+        assert calls[at + 1 : at + 3] == [("fsync", folder), ("fsync", "journal.log")]
     assert calls[-1] == ("fsync", "journal.log")
 
 
