@@ -247,6 +247,11 @@ class Child:
         self.signal(signal.SIGKILL)
         return self.wait()
 
+    def stop(self) -> bool:
+        """SIGSTOP; whether it has stopped, and not ended before."""
+        self.signal(signal.SIGSTOP)
+        return self.outcome is None and self.zygote.ask({"stopped": self.pid})["stopped"]
+
     def until(self, journal: Path, size: int) -> bool:
         """Waits until a journal has so many bytes; False if the process ended first."""
         end = time.monotonic() + TIMEOUT
@@ -303,13 +308,20 @@ class Zygote:
 def serve(handle: int) -> None:
     """The zygote: forks when asked, reaps when asked; a child returns from here with its job and does it."""
     connection = socket.socket(fileno=handle)
+    ended: dict[int, int] = {}
     while True:
         data, descriptors, _, _ = socket.recv_fds(connection, 1 << 16, 2)
         if not data:
             return
         question = json.loads(data)
-        if "reap" in question:
-            _, status = os.waitpid(question["reap"], 0)
+        if "stopped" in question:
+            pid, status = os.waitpid(question["stopped"], os.WUNTRACED)
+            answer = {"stopped": os.WIFSTOPPED(status)}
+            if not answer["stopped"]:
+                ended[pid] = status
+        elif "reap" in question:
+            pid = question["reap"]
+            status = ended.pop(pid) if pid in ended else os.waitpid(pid, 0)[1]
             answer = {"status": os.waitstatus_to_exitcode(status)}
         else:
             pid = os.fork()
