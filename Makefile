@@ -30,9 +30,9 @@ test: .venv/.dev  ## Run every test: Rust, Python, kernels in Triton's interpret
 	$(CARGO_TEST)
 	pytest
 
-soak: .venv/.dev  ## Run the property tests for long, and the Rust tests under valgrind where it is installed.
+soak: .venv/.dev  ## Run the property tests for long, kill runs 300 times, and look for memory errors with valgrind.
 	PROPTEST_CASES=20000 $(CARGO_TEST)
-	HYPOTHESIS_PROFILE=soak pytest
+	HYPOTHESIS_PROFILE=soak FAULTS=300 pytest
 	if command -v valgrind >/dev/null; then \
 	  PROPTEST_CASES=4 CARGO_TARGET_$(TRIPLE)_RUNNER='valgrind --quiet --error-exitcode=1' \
 	    $(CARGO_TEST) --lib; \
