@@ -71,6 +71,8 @@ pub struct Buckets {
     bands: usize,
     /// `of[row * bands + band]`, or [`NONE`].
     of: Vec<u32>,
+    /// The first row that shares a bucket with a row, or [`NONE`].
+    first: Vec<u32>,
     /// Bucket `b` is `members[starts[b]..starts[b + 1]]`, rows ascending.
     pub starts: Vec<usize>,
     /// Rows of all buckets.
@@ -93,14 +95,17 @@ impl Buckets {
         let shared = map_tasks(bands, |band| share(&keys[band * rows..][..rows]));
         drop(keys);
         let total = shared.iter().map(|s| s.members.len()).sum();
-        let of = vec![NONE; rows * bands];
-        let mut buckets = Buckets { bands, of, starts: vec![0], members: Vec::with_capacity(total) };
+        let (of, first) = (vec![NONE; rows * bands], vec![NONE; rows]);
+        let mut buckets = Buckets { bands, of, first, starts: vec![0], members: Vec::with_capacity(total) };
         for (band, shared) in shared.into_iter().enumerate() {
             let base = buckets.members.len();
             for (bucket, ends) in shared.ends.iter().scan(0, |at, &end| Some((std::mem::replace(at, end), end))) {
                 let id = buckets.starts.len() as u32 - 1;
-                for &member in &shared.members[bucket as usize..ends as usize] {
+                let members = &shared.members[bucket as usize..ends as usize];
+                for &member in members {
                     buckets.of[member as usize * bands + band] = id;
+                    let first = &mut buckets.first[member as usize];
+                    *first = members[0].min(*first);
                 }
                 buckets.starts.push(base + ends as usize);
             }
@@ -112,8 +117,15 @@ impl Buckets {
     /// The buckets of `row`, one a band where it shares one.
     #[inline]
     pub fn of(&self, row: usize) -> impl Iterator<Item = usize> + '_ {
-        let of = &self.of[row * self.bands..][..self.bands];
+        let bands = if self.first(row).is_some() { self.bands } else { 0 };
+        let of = &self.of[row * self.bands..][..bands];
         of.iter().filter(|&&bucket| bucket != NONE).map(|&bucket| bucket as usize)
+    }
+
+    /// The first of all rows that share a bucket with `row`, which may be `row`; nothing if there is no bucket.
+    #[inline]
+    pub fn first(&self, row: usize) -> Option<u32> {
+        Some(self.first[row]).filter(|&first| first != NONE)
     }
 
     /// Number of buckets.
@@ -271,6 +283,7 @@ mod tests {
             prop_assert_eq!(&got, &expected);
             for r in 0..rows.len() {
                 let mine: Vec<usize> = (0..expected.len()).filter(|&b| expected[b].contains(&(r as u32))).collect();
+                prop_assert_eq!(buckets.first(r), mine.iter().map(|&b| expected[b][0]).min());
                 prop_assert_eq!(buckets.of(r).collect::<Vec<_>>(), mine);
             }
         }

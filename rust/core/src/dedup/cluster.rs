@@ -7,6 +7,10 @@ use super::bands::Buckets;
 use super::components::{root, union};
 use super::shingle::{Shingler, Unit};
 use super::verify::{Verifier, jaccard};
+use crate::par::map_rows;
+
+/// Large, since each part allocates a table for its longest row.
+const GRAIN: usize = 1 << 18;
 
 /// What becomes of each row.
 #[derive(Debug, PartialEq)]
@@ -36,8 +40,8 @@ pub struct Work {
 pub struct Corpus<'c, R> {
     /// The units of a row.
     pub row: R,
-    /// Number of rows.
-    pub rows: usize,
+    /// Where the rows lie if laid end to end.
+    pub offsets: &'c [i64],
     /// How rows are shingled.
     pub shingler: &'c Shingler,
     /// Least similarity of duplicates.
@@ -46,20 +50,29 @@ pub struct Corpus<'c, R> {
     pub cap: usize,
 }
 
+impl<R> Corpus<'_, R> {
+    fn rows(&self) -> usize {
+        self.offsets.len() - 1
+    }
+}
+
 /// Leader clustering: in keep order, a row is removed if it is similar to a row already kept, and is kept otherwise.
 ///
 /// The keeper is the first such row in keep order. So every removed row has at least the threshold's similarity with
 /// the one kept. Cost: a row is compared with at most `cap` kept rows a bucket, usually with one.
-pub fn leader<'r, T: Unit + 'r>(corpus: &Corpus<'_, impl Fn(usize) -> &'r [T]>, mut buckets: Buckets) -> Assignment {
-    let mut pairs = Pairs::new(corpus);
-    let mut out = Assignment::alone(corpus.rows);
+pub fn leader<'r, T: Unit + 'r>(
+    corpus: &Corpus<'_, impl Fn(usize) -> &'r [T] + Sync>,
+    mut buckets: Buckets,
+) -> Assignment {
+    let mut pairs = Pairs::new(corpus, &buckets);
+    let mut out = Assignment::alone(corpus.rows());
     // The head of a bucket's members is overwritten by the leaders among those already decided.
     let mut members = std::mem::take(&mut buckets.members);
     let mut leaders = vec![0; buckets.count()];
     let mut full = vec![false; buckets.count()];
-    let mut seen = vec![u32::MAX; corpus.rows];
+    let mut seen = vec![u32::MAX; corpus.rows()];
     let mut candidates = Vec::new();
-    for r in 0..corpus.rows {
+    for r in 0..corpus.rows() {
         candidates.clear();
         for bucket in buckets.of(r) {
             for &leader in &members[buckets.starts[bucket]..][..leaders[bucket]] {
@@ -96,9 +109,12 @@ pub fn leader<'r, T: Unit + 'r>(corpus: &Corpus<'_, impl Fn(usize) -> &'r [T]>, 
 /// A removed row may be less similar to the one kept than the threshold; its similarity says how much. Cost: in a
 /// bucket a row is compared with at most `cap` rows of clusters other than its own; rows that are already joined are
 /// passed over together, so a bucket of copies is linear.
-pub fn transitive<'r, T: Unit + 'r>(corpus: &Corpus<'_, impl Fn(usize) -> &'r [T]>, buckets: &Buckets) -> Assignment {
-    let mut pairs = Pairs::new(corpus);
-    let mut out = Assignment::alone(corpus.rows);
+pub fn transitive<'r, T: Unit + 'r>(
+    corpus: &Corpus<'_, impl Fn(usize) -> &'r [T] + Sync>,
+    buckets: &Buckets,
+) -> Assignment {
+    let mut pairs = Pairs::new(corpus, buckets);
+    let mut out = Assignment::alone(corpus.rows());
     let mut chains = Chains::default();
     for bucket in buckets.starts.windows(2) {
         let mut left_out = 0;
@@ -130,10 +146,10 @@ pub fn transitive<'r, T: Unit + 'r>(corpus: &Corpus<'_, impl Fn(usize) -> &'r [T
         pairs.work.capped_rows += left_out;
         pairs.work.capped_buckets += u64::from(left_out > 0);
     }
-    for r in 0..corpus.rows {
+    for r in 0..corpus.rows() {
         let keeper = root(&mut out.keeper, r as u32);
         if keeper as usize != r {
-            out.similarity[r] = pairs.exact(r, keeper as usize) as f32;
+            out.similarity[r] = pairs.similarity(r, keeper as usize) as f32;
         }
     }
     out.work = pairs.work;
@@ -197,54 +213,71 @@ impl Chains {
     }
 }
 
-/// Exact similarities of pairs, with what can be reused from one pair to the next.
+/// Exact similarities of pairs.
+///
+/// Those that are sure to be asked for, or nearly so, are found beforehand on all threads: of each row with the first
+/// of all rows that share a bucket with it.
 struct Pairs<'p, 'c, R> {
     corpus: &'p Corpus<'c, R>,
     verifier: Verifier<'c>,
     loaded: Option<usize>,
-    /// Size of each row's shingle set, 0 until it is needed.
-    sizes: Vec<u32>,
+    known: Vec<Known>,
     work: Work,
 }
 
-impl<'p, 'c, 'r, T: Unit + 'r, R: Fn(usize) -> &'r [T]> Pairs<'p, 'c, R> {
-    fn new(corpus: &'p Corpus<'c, R>) -> Self {
-        let verifier = Verifier::new(corpus.shingler);
-        Pairs { corpus, verifier, loaded: None, sizes: vec![0; corpus.rows], work: Work::default() }
+/// What is known of a row that shares a bucket.
+#[derive(Clone, Copy, Default)]
+struct Known {
+    /// Size of its shingle set.
+    size: u32,
+    /// The first row that shares a bucket with it.
+    first: u32,
+    /// How many shingles the two share.
+    common: u32,
+}
+
+impl<'p, 'c, 'r, T: Unit + 'r, R: Fn(usize) -> &'r [T] + Sync> Pairs<'p, 'c, R> {
+    fn new(corpus: &'p Corpus<'c, R>, buckets: &Buckets) -> Self {
+        let known = map_rows(corpus.offsets, GRAIN, |range| {
+            let mut verifier = Verifier::new(corpus.shingler);
+            let know = |r| {
+                let Some(first) = buckets.first(r) else { return Known::default() };
+                let size = verifier.load((corpus.row)(r));
+                let common = if first as usize == r { size } else { verifier.common((corpus.row)(first as usize)) };
+                Known { size, first, common }
+            };
+            range.map(know).collect::<Vec<_>>()
+        })
+        .concat();
+        Pairs { corpus, verifier: Verifier::new(corpus.shingler), loaded: None, known, work: Work::default() }
     }
 
-    /// The similarity of `r` and `other` if it reaches the threshold. Cheapest where `r` repeats.
+    /// The similarity of `r` and `other` if it reaches the threshold.
     fn similar(&mut self, r: usize, other: usize) -> Option<f64> {
         self.work.compared += 1;
-        let (mine, its) = (self.load(r), self.size(other));
+        let (mine, its) = (self.known[r].size, self.known[other].size);
         // The best that sets of these sizes can do.
         if jaccard(mine, its, mine.min(its)) < self.corpus.threshold {
             return None;
         }
-        let similarity = jaccard(mine, its, self.verifier.common((self.corpus.row)(other)));
+        let similarity = self.similarity(r, other);
         let similar = similarity >= self.corpus.threshold;
         self.work.similar += u64::from(similar);
         similar.then_some(similarity)
     }
 
-    fn exact(&mut self, r: usize, other: usize) -> f64 {
-        let (mine, its) = (self.load(r), self.size(other));
-        jaccard(mine, its, self.verifier.common((self.corpus.row)(other)))
-    }
-
-    fn load(&mut self, r: usize) -> u32 {
-        if self.loaded != Some(r) {
-            self.sizes[r] = self.verifier.load((self.corpus.row)(r));
-            self.loaded = Some(r);
-        }
-        self.sizes[r]
-    }
-
-    fn size(&mut self, r: usize) -> u32 {
-        if self.sizes[r] == 0 {
-            self.sizes[r] = self.verifier.distinct((self.corpus.row)(r));
-        }
-        self.sizes[r]
+    /// Of two rows that share buckets, if not with one another. Cheapest where `r` repeats.
+    fn similarity(&mut self, r: usize, other: usize) -> f64 {
+        let Known { size, first, common } = self.known[r];
+        let common = if first as usize == other {
+            common
+        } else {
+            if self.loaded.replace(r) != Some(r) {
+                self.verifier.load((self.corpus.row)(r));
+            }
+            self.verifier.common((self.corpus.row)(other))
+        };
+        jaccard(size, self.known[other].size, common)
     }
 }
 

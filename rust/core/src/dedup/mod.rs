@@ -480,7 +480,7 @@ impl Engine {
         let largest_bucket = buckets.largest() as u64;
         let corpus = Corpus {
             row,
-            rows: shingled.len(),
+            offsets: &offsets,
             shingler: &self.sketcher.shingler,
             threshold: self.params.threshold,
             cap: self.params.cap,
