@@ -16,7 +16,9 @@ from variegate.dedup import near
 from variegate.errors import InvalidInput
 
 BATCHES = token_batches(limit=2**32, dressed=False)
-PAIRS = st.lists(st.tuples(st.sampled_from([0, 1, 2, 2**31, 2**32 - 1]), st.integers(0, 19)), max_size=12)
+PAIRS = st.lists(
+    st.tuples(st.sampled_from([0, 1, 2**31, 2**32, 2**32 + 1, 2**64 - 1]), st.integers(0, 19)), max_size=12
+)
 
 
 def params(*, threshold=0.8, ngram=2, recall=0.999, closure="leader", keep="longest", seed=0):
@@ -39,7 +41,7 @@ def test_keys_of_a_row_are_its_own(batch, ngram, cut, seed):
     made = params(ngram=ngram, seed=seed)
     keys = made.keys(batch.tokens, batch.offsets)
     assert keys.shape == (1 + made.bands, len(batch))
-    assert keys.dtype == np.uint32
+    assert keys.dtype == np.uint64
     assert keys.flags.c_contiguous
     assert not keys[1:, batch.lengths < ngram].any()
     parts = [made.keys(part.tokens, part.offsets) for part in (batch[:cut], batch[cut:])]
@@ -71,8 +73,8 @@ def test_components_are_those_of_joining_all_pairs(calls):
     components = Components(20)
     expected = np.arange(20)
     for pairs in calls:
-        keys, rows = np.array(pairs, np.uint32).reshape(-1, 2).T
-        components.join(np.ascontiguousarray(keys), np.ascontiguousarray(rows))
+        keys, rows = zip(*pairs, strict=True) if pairs else ((), ())
+        components.join(np.array(keys, np.uint64), np.array(rows, np.uint32))
         roots = joined(20, pairs)
         for row in range(20):
             low, high = sorted((expected[row], expected[roots[row]]))
@@ -84,7 +86,7 @@ def test_components_are_those_of_joining_all_pairs(calls):
 
 def test_no_rows_are_no_components():
     components = Components(0)
-    components.join(np.zeros(0, np.uint32), np.zeros(0, np.uint32))
+    components.join(np.zeros(0, np.uint64), np.zeros(0, np.uint32))
     assert len(components.roots()) == 0
 
 
@@ -99,7 +101,7 @@ def test_no_rows_are_no_components():
 def test_bad_joins_are_refused_and_join_nothing(keys, rows, message):
     components = Components(3)
     with pytest.raises(InvalidInput, match=f"^{re.escape(message)}$"):
-        components.join(np.array(keys, np.uint32), np.array(rows, np.uint32))
+        components.join(np.array(keys, np.uint64), np.array(rows, np.uint32))
     assert components.roots().tolist() == [0, 1, 2]
 
 

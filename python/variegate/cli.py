@@ -8,6 +8,7 @@ import are imported in the command that needs them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -42,6 +43,9 @@ EXIT_CODES = {
 """What each exit code says."""
 
 _EPILOG = "\b\n" + "\n".join(["Exit codes:", *(f"{code:>3}  {meaning}" for code, meaning in EXIT_CODES.items())])
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Stopped(Exception):
@@ -455,7 +459,8 @@ def _stopped(error: BaseException | None) -> int:
         return 0
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"{where}{error.strerror or error}", 1)
+        later = "; the same command continues once there is room" if error.errno in _FULL else ""
+        return _complain(f"{where}{error.strerror or error}{later}", 1)
     return _complain("interrupted; the same command continues", 130)
 
 

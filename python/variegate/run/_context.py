@@ -93,7 +93,7 @@ class Context:
         if self.wants_content:
             fields.append(pa.field("content", records.ID))
         for name, params in sketches.items():
-            fields += [pa.field(records.key_name(name, band), pa.uint32()) for band in range(1 + params.bands)]
+            fields += [pa.field(records.key_name(name, band), pa.uint64()) for band in range(1 + params.bands)]
         return pa.schema(fields)
 
     def stored(self, rows: pa.Table, sketches: dict[str, _core.NearParams], like: pa.Schema) -> pa.Table:

@@ -17,7 +17,7 @@ import shutil
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run import _store as store
 from variegate.run._context import Context
-from variegate.run._journal import Journal
+from variegate.run._journal import Journal, replay
 from variegate.run._output import Shards, summed
 from variegate.run._parts import Committed, Part
 from variegate.run._passes import (
@@ -55,6 +55,8 @@ from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_li
 
 __all__ = ["Event", "RunResult", "committed_files", "run", "verify_file"]
 
+PARTS = ("stages", "rejects", "data")
+"""Folders of a run directory that hold what passes have made."""
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{16}\.(parquet|jsonl\.zst)")
 
 
@@ -155,17 +157,18 @@ def run_in(context: Context, workers: int, progress: Callable[[Event], None] | N
     stages = steps(context)
     folder = context.out
     made_folder = not folder.exists()
+    if folder.exists() and not folder.is_dir():
+        raise InvalidInput(f"{folder} is not a directory")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        store.make_folder(folder)
     except OSError as error:
         raise InvalidInput(f"cannot write to {folder}: {os.strerror(error.errno or 0)}") from None
-    if not folder.is_dir():
-        raise InvalidInput(f"{folder} is not a directory")
     with store.lock(folder):
         strangers = [p.name for p in folder.iterdir() if p.name not in (".lock", "journal.log")]
         if strangers and not (folder / "journal.log").exists():
             raise RunConflict(f"{folder} holds other files ('{min(strangers)}') and no run: choose a new directory")
         fresh = not (folder / "journal.log").exists()
+        refuse_lost_journal(folder)
         journal = Journal(folder / "journal.log")
         try:
             engine = _Engine(context, stages, journal, workers, progress, started)
@@ -180,6 +183,14 @@ def run_in(context: Context, workers: int, progress: Callable[[Event], None] | N
                 raise
         finally:
             journal.close()
+
+
+def refuse_lost_journal(out: Path) -> None:
+    """Refuses a directory with parts of which the journal says nothing any more, and leaves both as they are."""
+    path = out / "journal.log"
+    records, _ = replay(path.read_bytes() if path.exists() else b"")
+    if not records and any(next((out / top).rglob("part-*"), None) for top in PARTS):
+        raise CorruptRun(f"{path} is damaged at its start, though there are parts: choose a new directory")
 
 
 def processors() -> int:
@@ -233,7 +244,7 @@ class _Engine:
         self.recover()
         if not continued:
             self.journal.append(self.head())
-        for name in ("stages", "rejects", "data"):
+        for name in PARTS:
             store.make_folder(self.out / name)
         parts: list[Part] = []
         funnel: list[Record] = []
@@ -301,10 +312,7 @@ class _Engine:
         """Deletes what was never committed or is no longer needed, and checks what is."""
         committed = committed_files(self.journal.records)
         released = {path for record in self.journal.records for path in record.get("released", ())}
-        found = [path for top in ("stages", "rejects", "data") for path in sorted((self.out / top).rglob("part-*"))]
-        if found and not self.journal.records:
-            message = f"{self.out / 'journal.log'} is damaged at its start, though there are parts"
-            raise CorruptRun(f"{message}: choose a new directory")
+        found = [path for top in PARTS for path in sorted((self.out / top).rglob("part-*"))]
         for path in found:
             name = path.relative_to(self.out).as_posix()
             if name in released or (name not in committed and _PART.fullmatch(path.name)):
@@ -377,7 +385,7 @@ class _Engine:
                     ready.append(queue.popleft())
                 fresh: list[Record] = []
                 for known, future, task in ready:
-                    new = [] if future is None else [record | {"digest": task.digest} for record in future.result()]
+                    new = [] if future is None else [record | {"digest": task.digest} for record in _result(future)]
                     fresh += new
                     made.extend(known + new)
                     for record in known + new:
@@ -395,7 +403,7 @@ class _Engine:
         # Every task has a thread of its own, so none of them needs several.
         with ExitStack() as stack:
             stack.enter_context(threads(1))
-            stack.callback(lambda: [future.cancel() or future.exception() for _, future, _ in queue if future])
+            stack.callback(lambda: [future.cancel() or wait([future]) for _, future, _ in queue if future])
             for task in tasks:
                 known = [self.done[index, number] for number in task.numbers if (index, number) in self.done]
                 if known and known[0]["digest"] != task.digest:
@@ -706,6 +714,14 @@ def threads(count: int) -> Iterator[None]:
         yield
     finally:
         _core.set_num_threads(before)
+
+
+def _result(future: Future[list[Record]]) -> list[Record]:
+    """What a task made; one that asks for the end of the process is no success."""
+    try:
+        return future.result()
+    except SystemExit as error:
+        raise RuntimeError(f"a worker asked for the end of the process (exit status {error.code})") from error
 
 
 def give_back() -> None:

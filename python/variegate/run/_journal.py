@@ -10,10 +10,13 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from variegate.run._store import fsync_folder
+from variegate.errors import CorruptRun
+from variegate.run._store import fsync_folder, named
 
 __all__ = ["MAGIC", "Journal", "replay"]
 
@@ -57,30 +60,47 @@ def replay(data: bytes) -> tuple[list[dict[str, Any]], int]:
 class Journal:
     """An open journal, ready to append; whatever was torn has been cut off.
 
+    A file that is no journal, or is damaged at its start so that nothing of it can be read, is left as it is.
+
     Attributes:
         records: The records found when it was opened, then those appended.
         torn: Bytes that were cut off when it was opened.
+
+    Raises:
+        CorruptRun: The file is no journal.
     """
 
     def __init__(self, path: Path) -> None:
         data = path.read_bytes() if path.exists() else b""
+        self.path = path
         self.records, whole = replay(data)
+        if not whole and not MAGIC.startswith(data):
+            raise CorruptRun(f"{path} is no journal of a run, or damaged at its start: choose a new directory")
         self.torn = len(data) - whole
         self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
         if self.torn or not whole:
-            self._file.truncate(whole)
-            self._file.seek(whole)
-            if not whole:
-                _write_all(self._file, MAGIC)
-            os.fsync(self._file.fileno())
+            with self._named():
+                self._file.truncate(whole)
+                self._file.seek(whole)
+                if not whole:
+                    _write_all(self._file, MAGIC)
+                os.fsync(self._file.fileno())
             fsync_folder(path.parent)
         self._file.seek(0, os.SEEK_END)
 
     def append(self, *records: dict[str, Any]) -> None:
         """Adds records and returns when they are on disk."""
-        _write_all(self._file, b"".join(map(frame, records)))
-        os.fsync(self._file.fileno())
+        with self._named():
+            _write_all(self._file, b"".join(map(frame, records)))
+            os.fsync(self._file.fileno())
         self.records += records
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise named(error, self.path) from None
 
     def close(self) -> None:
         """Closes the file."""

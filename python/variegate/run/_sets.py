@@ -107,22 +107,22 @@ class DedupStep(SetStep):
             names = [records.key_name(self.label, band) for band in range(1 + self.sketch.bands)]
             shingled = every[lengths >= self.stage.ngram]
         room, need = self.context.memory // 4, max(1, len(lengths))
-        together = min(len(names), max(1, (room - 20 * need) // (4 * need)))
+        together = min(len(names), max(1, (room - 16 * need) // (8 * need)))
         ranges = -(-24 * need // room) if together == 1 else 1
         for first in range(0, len(names), together):
             for number in range(ranges):
-                low, high = (number << 32) // ranges, ((number + 1) << 32) // ranges
+                low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges - 1
                 chosen = names[first : first + together]
-                found: dict[str, list[npt.NDArray[np.uint32]]] = {name: [] for name in chosen}
+                found: dict[str, list[npt.NDArray[np.uint64]]] = {name: [] for name in chosen}
                 for piece in self.pieces(parts, chosen):
                     for name in chosen:
                         found[name].append(_keys(piece[name]))
                 for name in chosen:
-                    keys = np.concatenate(found.pop(name)) if found[name] else np.empty(0, np.uint32)
+                    keys = np.concatenate(found.pop(name)) if found[name] else np.empty(0, np.uint64)
                     rows = every if name in (names[0], "content") else shingled
                     keys = keys if len(rows) == len(keys) else keys[rows]
                     if ranges > 1:
-                        mine = (keys >= low) & (keys < high) if high < 1 << 32 else keys >= low
+                        mine = (keys >= np.uint64(low)) & (keys <= np.uint64(high))
                         keys, rows = keys[mine], rows[mine]
                     joined.join(keys, rows)
         return joined.roots()
@@ -152,6 +152,8 @@ class DedupStep(SetStep):
         from variegate import dedup
         from variegate.batch import TokenBatch
 
+        if len(rows) == 0:
+            return _Found.none()
         loaded = loader.load(rows)
         order = np.empty(len(rows), np.int64)
         order[loaded.ranked()] = np.arange(len(rows))
@@ -222,10 +224,10 @@ def _reason(copy: bool) -> str:
     return "duplicate" if copy else "near_duplicate"
 
 
-def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint32]:
+def _keys(column: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     if pa.types.is_fixed_size_binary(column.type):
-        return np.ascontiguousarray(records.ids_of(column)[:, :4]).view(np.uint32).reshape(-1)
-    keys: npt.NDArray[np.uint32] = records.flat(column).to_numpy()
+        return np.ascontiguousarray(records.ids_of(column)[:, :8]).view(np.uint64).reshape(-1)
+    keys: npt.NDArray[np.uint64] = records.flat(column).to_numpy()
     return keys
 
 
@@ -240,6 +242,11 @@ class _Found(NamedTuple):
 
     def take(self, which: Any) -> _Found:
         return _Found(*(column[which] for column in self))
+
+    @staticmethod
+    def none() -> _Found:
+        rows = np.empty(0, np.int64)
+        return _Found(rows, rows, np.empty((0, 16), np.uint8), np.empty(0, np.float32), np.empty(0, bool))
 
     @staticmethod
     def joined(found: list[_Found]) -> _Found:
@@ -272,10 +279,7 @@ class _Duplicates(Decision):
 
     def first(self) -> _Found:
         """Decisions of the first group."""
-        if self.groups:
-            return self._group(*self.groups[0])
-        none = np.empty(0, np.int64)
-        return _Found(none, none, np.empty((0, 16), np.uint8), np.empty(0, np.float32), np.empty(0, bool))
+        return self._group(*self.groups[0]) if self.groups else _Found.none()
 
     def between(self, start: int, stop: int) -> _Found:
         """Decisions about the rows from `start` up to `stop`, by row."""
@@ -285,9 +289,7 @@ class _Duplicates(Decision):
             low, high = np.searchsorted(group.row, (start, stop))
             if low < high:
                 found.append(group.take(slice(low, high)))
-        if not found:
-            return self.first().take(slice(0))
-        joined = _Found.joined(found)
+        joined = _Found.joined(found or [_Found.none()])
         return joined.take(np.argsort(joined.row))
 
     def ledger(self, part: Part, start: int) -> Iterator[tuple[pa.Table, int]]:
@@ -400,7 +402,7 @@ class MixStep(SetStep):
         limits: dict[str, _Limit] = {}
         for stage in self.targets:
             made = lambda piece, label=stage.label: _made_by(piece, label)  # noqa: E731
-            ids = self.ids(parts, made)
+            ids = self.ids(parts, made, lambda piece: np.ones(len(piece), np.int64))
             accepted = sum(len(high) for high, _, _ in ids())
             candidates = stage.candidates or stage.count
             said = {"wanted": stage.count, "candidates": candidates, "accepted": min(accepted, stage.count)}
@@ -429,7 +431,7 @@ class MixStep(SetStep):
                     mine &= ~limit.over(piece)
                 return mine
 
-            ids = self.ids(parts, synthetic)
+            ids = self.ids(parts, synthetic, self.sizes)
             if any(len(high) for high, _, _ in ids()):
                 rows = sum(part.rows for part in parts)
                 room = mix.synthetic_room(real, rows, max_synthetic=self.rule.max_synthetic)
@@ -448,14 +450,19 @@ class MixStep(SetStep):
         sizes: npt.NDArray[np.int64] = records.flat(piece["n_tokens"]).to_numpy().astype(np.int64)
         return sizes
 
-    def ids(self, parts: list[Part], which: Callable[[pa.Table], npt.NDArray[np.bool_]]) -> Callable[[], _Ids]:
+    def ids(
+        self,
+        parts: list[Part],
+        which: Callable[[pa.Table], npt.NDArray[np.bool_]],
+        sizes: Callable[[pa.Table], npt.NDArray[np.int64]],
+    ) -> Callable[[], _Ids]:
         """A sweep over the ids and sizes of some rows, to be made as often as wanted."""
 
         def sweep() -> _Ids:
             for piece in self.pieces(parts, ["record_id", "kind", "source", self.sized]):
                 chosen = which(piece)
                 high, low = _halves(records.ids_of(piece["record_id"])[chosen])
-                yield high, low, self.sizes(piece)[chosen]
+                yield high, low, sizes(piece)[chosen]
 
         return sweep
 

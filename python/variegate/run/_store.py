@@ -17,10 +17,15 @@ from typing import IO, Any
 
 from variegate.errors import RunConflict
 
-__all__ = ["TEMPORARY", "Draft", "fsync_folder", "lock", "make_folder", "sha256_file", "write_atomic"]
+__all__ = ["TEMPORARY", "Draft", "fsync_folder", "lock", "make_folder", "named", "sha256_file", "write_atomic"]
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are not committed; whatever has it may be deleted when no run holds the directory."""
+
+
+def named(error: OSError, path: Path) -> OSError:
+    """The error with the name of the file, which calls on handles do not know."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def fsync_folder(folder: Path) -> None:
@@ -78,7 +83,7 @@ class Draft:
             try:
                 view = view[os.write(self._handle, view) :]
             except OSError as error:
-                raise OSError(error.errno, error.strerror, str(self._temporary)) from None
+                raise named(error, self._temporary) from None
         return size
 
     def tell(self) -> int:
@@ -99,7 +104,10 @@ class Draft:
         """Makes the file durable under its name; returns what the journal of the run in `out` says of it."""
         digest = self._hash.hexdigest()
         final = self._folder / f"{self._stem}-{digest[:16]}.{self._suffix}"
-        os.fsync(self._handle)
+        try:
+            os.fsync(self._handle)
+        except OSError as error:
+            raise named(error, self._temporary) from None
         self._close()
         os.replace(self._temporary, final)
         fsync_folder(self._folder)
@@ -121,11 +129,14 @@ class Draft:
 def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
     """Replaces a small text file in one step."""
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
-    with open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise named(error, path) from None
     os.replace(temporary, path)
     if durable:
         fsync_folder(path.parent)

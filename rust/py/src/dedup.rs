@@ -84,13 +84,13 @@ impl NearParams {
         self.0.bands().map_err(raise)
     }
 
-    /// `uint32[1 + bands, rows]`: by which keys rows of tokens join.
+    /// `uint64[1 + bands, rows]`: by which keys rows of tokens join.
     fn keys<'py>(
         &self,
         py: Python<'py>,
         tokens: PyReadonlyArray1<'py, u32>,
         offsets: PyReadonlyArray1<'py, i64>,
-    ) -> PyResult<Bound<'py, PyArray2<u32>>> {
+    ) -> PyResult<Bound<'py, PyArray2<u64>>> {
         let rows = ragged(&tokens, &offsets)?;
         let keys = py.detach(|| dedup::near_keys(rows, &self.0)).map_err(raise)?;
         keys.into_pyarray(py).reshape([1 + self.bands()?, rows.rows()])
@@ -158,7 +158,7 @@ impl Components {
     fn join<'py>(
         &mut self,
         py: Python<'py>,
-        keys: PyReadonlyArray1<'py, u32>,
+        keys: PyReadonlyArray1<'py, u64>,
         rows: PyReadonlyArray1<'py, u32>,
     ) -> PyResult<()> {
         let (keys, rows) = (slice("keys", &keys)?, slice("rows", &rows)?);

@@ -91,7 +91,7 @@ impl Buckets {
         let Layout { bands, .. } = layout;
         let rows = offsets.len() - 1;
         let mut keys = vec![];
-        band_keys(sketcher, layout, offsets, row, &mut keys);
+        band_keys(sketcher, layout, offsets, row, high, &mut keys);
         let shared = map_tasks(bands, |band| share(&keys[band * rows..][..rows]));
         drop(keys);
         let total = shared.iter().map(|s| s.members.len()).sum();
@@ -141,22 +141,24 @@ impl Buckets {
 
 /// Appends the keys of all bands of `rows` rows, band after band, to `out`; 0 for a row without a shingle.
 ///
-/// Two rows may share a band only if they share its key. Of the rest `row` and `offsets` are as in [`Buckets::build`].
-pub fn band_keys<'r, T: Unit + 'r>(
+/// Two rows may share a band only if they share its key, of which `part` is kept. `row` and `offsets` are as in
+/// [`Buckets::build`].
+pub fn band_keys<'r, T: Unit + 'r, K: Copy + Default + Send>(
     sketcher: &Sketcher,
     layout: Layout,
     offsets: &[i64],
     row: impl Fn(usize) -> &'r [T] + Sync,
-    out: &mut Vec<u32>,
+    part: impl Fn(u64) -> K + Sync,
+    out: &mut Vec<K>,
 ) {
     let blocks = map_rows(offsets, GRAIN, |range| {
-        let mut block = vec![0; layout.bands * range.len()];
+        let mut block = vec![K::default(); layout.bands * range.len()];
         let mut sketch = [0; MAX_SLOTS];
         for r in range.clone().filter(|&r| sketcher.shingler.count(row(r).len()) > 0) {
             sketcher.sketch(row(r), &mut sketch);
             let slots = sketch[..layout.slots()].chunks_exact(layout.width);
             for (keys, slots) in block.chunks_exact_mut(range.len()).zip(slots) {
-                keys[r - range.start] = band_key(slots);
+                keys[r - range.start] = part(band_key(slots));
             }
         }
         block
@@ -171,10 +173,15 @@ pub fn band_keys<'r, T: Unit + 'r>(
 }
 
 #[inline]
-fn band_key(slots: &[u32]) -> u32 {
+fn band_key(slots: &[u32]) -> u64 {
     const FACTOR: u64 = 0x9E6C_63D0_876A_9A63;
     let key = slots.iter().fold(0u64, |h, &slot| (h ^ u64::from(slot)).wrapping_mul(FACTOR) ^ h >> 31);
-    (mix(key) >> 32) as u32
+    mix(key)
+}
+
+/// What buckets go by: half a key. Rows that share only that are compared in vain.
+pub fn high(key: u64) -> u32 {
+    (key >> 32) as u32
 }
 
 struct Shared {
@@ -248,7 +255,7 @@ mod tests {
                     let bands = |sketch: [u32; MAX_SLOTS]| {
                         sketch[..layout.slots()].chunks(layout.width).map(band_key).collect()
                     };
-                    let (a, b): (Vec<u32>, Vec<u32>) = (bands(a), bands(b));
+                    let (a, b): (Vec<u64>, Vec<u64>) = (bands(a), bands(b));
                     missed += u32::from(a.iter().zip(&b).all(|(a, b)| a != b));
                 }
                 let share = f64::from(missed) / TRIALS as f64;
@@ -275,7 +282,7 @@ mod tests {
                 let mut sketch = [0; MAX_SLOTS];
                 sketcher.sketch(row, &mut sketch);
                 for (band, slots) in sketch[..layout.slots()].chunks(width).enumerate() {
-                    expected.entry((band, band_key(slots))).or_default().push(r as u32);
+                    expected.entry((band, high(band_key(slots)))).or_default().push(r as u32);
                 }
             }
             let expected: Vec<Vec<u32>> = expected.into_values().filter(|rows| rows.len() > 1).collect();

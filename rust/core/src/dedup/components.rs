@@ -3,6 +3,7 @@
 //! Clustering compares only rows that share a bucket, so what becomes of a row depends on nothing outside its
 //! component: a corpus that does not fit in memory is deduplicated some components at a time.
 
+use super::bands::high;
 use super::check_count;
 use crate::error::{Error, Result};
 
@@ -32,11 +33,11 @@ impl Components {
         Ok(Components { parent: (0..rows as u32).collect() })
     }
 
-    /// Makes one component of all rows with equal keys: `rows[i]` has `keys[i]`. Scratch: eight bytes a key.
+    /// Makes one component of all rows with equal keys: `rows[i]` has `keys[i]`. Scratch: twelve bytes a key.
     ///
     /// # Errors
     /// If there are not as many keys as rows, or there is no such row; nothing is joined then.
-    pub fn join(&mut self, keys: &[u32], rows: &[u32]) -> Result<()> {
+    pub fn join(&mut self, keys: &[u64], rows: &[u32]) -> Result<()> {
         if keys.len() != rows.len() {
             return Err(Error::invalid(format!(
                 "keys must hold one key a row ({} for {} rows)",
@@ -44,16 +45,22 @@ impl Components {
                 rows.len()
             )));
         }
+        check_count(rows.len())?;
         let n = self.parent.len();
         if let Some((at, row)) = rows.iter().enumerate().find(|&(_, &row)| row as usize >= n) {
             return Err(Error::invalid(format!("rows must lie below {n} (position {at}: {row})")));
         }
+        let halves: Vec<u32> = keys.iter().map(|&key| high(key)).collect();
+        let mut places: Vec<usize> = vec![];
         for_each_shared(
-            keys,
-            |at| rows[at],
+            &halves,
+            |at| at as u32,
             |pairs| {
-                for pair in pairs.windows(2) {
-                    union(&mut self.parent, pair[0] as u32, pair[1] as u32);
+                places.clear();
+                places.extend(pairs.iter().map(|&pair| pair as u32 as usize));
+                places.sort_unstable_by_key(|&at| keys[at]);
+                for pair in places.windows(2).filter(|pair| keys[pair[0]] == keys[pair[1]]) {
+                    union(&mut self.parent, rows[pair[0]], rows[pair[1]]);
                 }
             },
         );
@@ -136,7 +143,7 @@ mod tests {
     #[test]
     fn bad_arguments_are_named_and_join_nothing() {
         let mut components = Components::new(3).unwrap();
-        let mut join = |keys: &[u32], rows: &[u32]| components.join(keys, rows).unwrap_err().to_string();
+        let mut join = |keys: &[u64], rows: &[u32]| components.join(keys, rows).unwrap_err().to_string();
         assert_eq!(join(&[1, 1], &[0]), "keys must hold one key a row (2 for 1 rows)");
         assert_eq!(join(&[1, 1, 1], &[0, 2, 3]), "rows must lie below 3 (position 2: 3)");
         assert_eq!(components.roots(), [0, 1, 2]);
@@ -178,8 +185,10 @@ mod tests {
             let mut components = Components::new(rows).unwrap();
             let mut label: Vec<u32> = (0..rows as u32).collect();
             for call in calls {
-                let (keys, places): (Vec<u32>, Vec<u32>) =
-                    call.into_iter().map(|(key, at)| (u32::MAX - key / 4, at.index(rows) as u32)).unzip();
+                // Some keys differ in one half only.
+                let key = |n: u32| u64::from(n / 4) << 32 | u64::from(n % 4);
+                let (keys, places): (Vec<u64>, Vec<u32>) =
+                    call.into_iter().map(|(n, at)| (key(n), at.index(rows) as u32)).unzip();
                 components.join(&keys, &places).unwrap();
                 for (i, j) in (0..keys.len()).flat_map(|i| (0..i).map(move |j| (i, j))) {
                     let (a, b) = (label[places[i] as usize], label[places[j] as usize]);

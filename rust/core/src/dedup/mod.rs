@@ -187,12 +187,12 @@ pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &P
 ///
 /// # Errors
 /// If a parameter is out of range, or a row is too long.
-pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u32>> {
+pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u64>> {
     check_rows(rows)?;
     let engine = Engine::new(params)?;
     let mut keys = Vec::with_capacity((1 + engine.layout.bands) * rows.rows());
-    keys.extend(exact::hashes(rows, engine.level).into_iter().map(|hash| (hash >> 32) as u32));
-    band_keys(&engine.sketcher, engine.layout, rows.offsets(), |r| rows.row(r), &mut keys);
+    keys.extend(exact::hashes(rows, engine.level));
+    band_keys(&engine.sketcher, engine.layout, rows.offsets(), |r| rows.row(r), |key| key, &mut keys);
     Ok(keys)
 }
 
@@ -676,7 +676,7 @@ mod tests {
             for (band, keys) in keys.chunks_exact(n.max(1)).skip(1).enumerate() {
                 prop_assert!((0..n).all(|r| rows[r].len() >= ngram || keys[r] == 0));
                 for (at, &r) in shingled.iter().enumerate() {
-                    expected.entry((band, keys[r])).or_default().push(at as u32);
+                    expected.entry((band, bands::high(keys[r]))).or_default().push(at as u32);
                 }
             }
             expected.retain(|_, rows| rows.len() > 1);
@@ -701,7 +701,7 @@ mod tests {
             let keys = near_keys(pack(&rows).view(), &params).unwrap();
             let mut components = Components::new(n).unwrap();
             for (band, keys) in keys.chunks_exact(n.max(1)).enumerate() {
-                let (keys, rows): (Vec<u32>, Vec<u32>) =
+                let (keys, rows): (Vec<u64>, Vec<u32>) =
                     (0..n).filter(|&r| band == 0 || rows[r].len() >= 2).map(|r| (keys[r], r as u32)).unzip();
                 components.join(&keys, &rows).unwrap();
             }
