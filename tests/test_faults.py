@@ -113,7 +113,7 @@ def note(case: str, seconds: float, monkeypatch, **figures) -> None:
 
 def test_the_reference_has_what_these_tests_need(reference):
     counts = {stage: len(ends) for stage, ends in reference.stages.items()}
-    assert sum(count >= 5 for count in counts.values()) >= 5, f"parts are not small any more: {counts}"
+    assert sum(count >= 5 for count in counts.values()) >= 4, f"parts are not small any more: {counts}"
     names = faults.committed(reference.files.records)
     assert {name.split("/")[0] for name in names} == {"data", "rejects", "stages"}
     manifest = json.loads((reference.out / "manifest.json").read_text("utf-8"))
@@ -242,8 +242,8 @@ def test_every_committed_file_is_synced_before_it_counts(logged, reference):
     out, calls = logged
     assert faults.disorder(calls, out) == []
     counted = sum(call.op == "write" and call.kind == "j" for call in calls)
-    assert counted > 50
-    assert len(faults.committed(journal(out)[0])) > 50
+    assert counted > 40
+    assert len(faults.committed(journal(out)[0])) > 40
 
 
 def test_the_order_of_calls_is_really_looked_at(logged):
@@ -385,7 +385,7 @@ def test_a_disk_may_be_full_under_any_file(shimmed, reference, disk):
     out, log, ballast = where / "out", where.with_name("calls.log"), where / "ballast"
     page, draw, files, met = os.sysconf("SC_PAGESIZE"), random.Random(3), Files(out), Counter()
     for top in ("stages", "journal.log", "stages", "journal.log", "rejects", "journal.log", "data", "journal.log"):
-        kind, nth = "t", draw.randrange(1, 4)
+        kind, nth = "t", draw.randrange(1, 4) if top != "rejects" else 1  # a ledger may fit the page that it has
         if top == "journal.log":
             kind, nth = "j", crossing(files, reference, page)
         log.unlink(missing_ok=True)
@@ -525,7 +525,7 @@ def test_a_worker_that_dies_stops_the_run_which_then_continues(failure, zygote, 
     files = Files(out)
     for _ in range(2):
         workers = draw.randrange(1, 5)
-        outcome = zygote.run(reference.recipe, out, failure=failure, at=draw.randrange(2, 40), workers=workers)
+        outcome = zygote.run(reference.recipe, out, failure=failure, at=draw.randrange(2, 12), workers=workers)
         assert outcome.told.get("broken"), "no worker writes Parquet any more: the tests need another way to break one"
         assert outcome.status == 1, outcome
         assert outcome.told["error"] in (failure, "VariegateError", "CorruptRun", "RuntimeError"), outcome
@@ -617,20 +617,25 @@ def test_a_torn_tail_of_any_length_is_cut(tmp_path):
 
 def test_a_torn_tail_of_a_part_leaves_its_file_to_be_made_again(tmp_path):
     recipe, out = tiny(tmp_path / "case")
-    whole, expected = (out / "journal.log").read_bytes(), content(out)
-    found = ends(whole)
-    records = _journal.replay(whole)[0]
-    last = max(index for index, record in enumerate(records) if record["record"] == "part")
-    start, stop = found[last], found[last + 1]
-    for cut in [*range(start, stop, 1 if MORE > 1 else 13), stop - 1]:
-        (out / "journal.log").write_bytes(whole[:cut])
-        run(recipe, out, workers=1)
-        assert content(out) == expected, cut
-    for noise in (b"\0" * 7, b"\0" * 4096, bytes(range(256)), whole[found[1] : found[2]][:-1]):
-        (out / "journal.log").write_bytes(whole[:start] + noise)
-        run(recipe, out, workers=1)
-        assert content(out) == expected, noise[:9]
-    check(out)
+    expected, begun = content(out), tmp_path / "begun"
+
+    def keep(event):
+        """Keeps the directory as it is when the first part counts, and nothing else does."""
+        if event.parts and not begun.exists():
+            shutil.copytree(tmp_path / "again", begun, ignore=shutil.ignore_patterns(".tmp-*"))
+
+    run(recipe, tmp_path / "again", workers=1, progress=keep)
+    whole = (begun / "journal.log").read_bytes()
+    *_, start, stop = found = ends(whole)
+    assert _journal.replay(whole)[0][-1]["record"] == "part"
+    tails = [whole[start:cut] for cut in [*range(start, stop, 1 if MORE > 1 else 13), stop - 1]]
+    for tail in (*tails, b"\0" * 7, b"\0" * 4096, bytes(range(256)), whole[found[0] : found[1]][:-1]):
+        torn = tmp_path / "torn"
+        shutil.copytree(begun, torn)
+        (torn / "journal.log").write_bytes(whole[:start] + tail)
+        assert run(recipe, torn, workers=1).continued
+        assert content(torn) == expected, tail[:9]
+        shutil.rmtree(torn)
 
 
 @pytest.fixture

@@ -66,9 +66,9 @@ stages: [{dedup: {threshold: THRESHOLD, ngram: 2}}]
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("threshold", ["0.7", "null"])
-@pytest.mark.parametrize("memory", [1 << 30, 3_000_000, 4_000])
+@pytest.mark.parametrize("memory", [1 << 30, 8_000_000, 4_000])
 def test_duplicates_are_those_of_comparing_all_rows_at_once(threshold, memory, tmp_path, monkeypatch):
-    """In 3 MB components are decided in groups; in 4 kB they do not fit, and keys are joined in ranges."""
+    """In 4 kB components do not fit, and keys are joined in ranges."""
     made = texts(600, seed=5)
     recipe = write(tmp_path, DEDUP.replace("THRESHOLD", threshold), made)
     monkeypatch.setattr(_context.Context, "memory", memory)
