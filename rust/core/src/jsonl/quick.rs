@@ -235,13 +235,15 @@ fn string(line: &[u8], mut at: usize) -> Option<usize> {
 fn plain(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
     const TOPS: u64 = ONES << 7;
+    const QUOTES: u64 = ONES * b'"' as u64;
+    const BACKSLASHES: u64 = ONES * b'\\' as u64;
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let (words, rest) = bytes.as_chunks::<8>();
     for (i, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
         let control = word.wrapping_sub(ONES * 0x20) & !word;
         // Exact up to and including the lowest byte that is found: a borrow goes upwards only.
-        let found = (zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\')) | control) & TOPS;
+        let found = (zero(word ^ QUOTES) | zero(word ^ BACKSLASHES) | control) & TOPS;
         if found != 0 {
             return i * 8 + found.trailing_zeros() as usize / 8;
         }
