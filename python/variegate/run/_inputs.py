@@ -18,9 +18,10 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import BufferedReader
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -358,7 +359,7 @@ def complaint(problem: Problem, inputs: list[Input]) -> str:
     return f"{where}:{problem.row}: {problem.message}" if problem.row else f"{where}: {problem.message}"
 
 
-def _opened(where: Path) -> BinaryIO:
+def _opened(where: Path) -> BufferedReader:
     # Asked before it is opened, which would wait for a writer where it is a pipe.
     kind = where.stat().st_mode
     if not stat.S_ISREG(kind) and not stat.S_ISDIR(kind):
@@ -717,7 +718,11 @@ def _parquet_batches(index: int, file: _File, wanted: list[str]) -> Iterator[Pie
             try:
                 batches = parquet.iter_batches(at_once, row_groups=[number], columns=wanted, use_threads=False)
                 while (batch := next(batches, None)) is not None:
-                    yield Chunk(index, row, _selected(batch, wanted))
+                    # The decoder checks all that it decodes, but not the codes of what is to stay a dictionary.
+                    if all(_is_sound(column) for column in batch.columns if _has_dictionary(column.type)):
+                        yield Chunk(index, row, _selected(batch, wanted))
+                    else:
+                        yield _contradiction(index, row, len(batch))
                     row += len(batch)
             except _DAMAGE as error:
                 why = _why(error)
@@ -728,14 +733,15 @@ def _parquet_batches(index: int, file: _File, wanted: list[str]) -> Iterator[Pie
 
 
 def _arrow_batches(index: int, file: _File, wanted: list[str]) -> Iterator[Piece]:
-    """Rows by record batch, mapped into memory; they must be copied before anybody else gets them."""
+    """Rows by record batch, mapped into memory; they must be copied before anybody else gets them.
+
+    A batch that is not compressed takes no memory, so that one may be of any size; of those that are, one is in memory.
+    """
     version = file.version()
     with _damage(), pa.memory_map(str(file.item.where)) as mapped:
+        row = 1
         with _arrow_reader(mapped) as reader:
             heads = {_find(list(reader.schema), name)[0][0] for name in wanted}  # type: ignore[index]
-        options = pa.ipc.IpcReadOptions(included_fields=sorted(heads), use_threads=False)
-        row = 1
-        with _arrow_reader(mapped, options) as reader:
             if isinstance(reader, pa.RecordBatchFileReader):
                 stream = (reader.get_batch(i) for i in range(reader.num_record_batches))
             else:
@@ -751,13 +757,10 @@ def _arrow_batches(index: int, file: _File, wanted: list[str]) -> Iterator[Piece
                 if batch is None:
                     break
                 if len(batch):
-                    if all(map(_is_sound, batch.columns)):
+                    if all(_is_sound(batch.column(i)) for i in heads):
                         yield Chunk(index, row, _selected(batch, wanted))
                     else:
-                        message = (
-                            f"rows {row} to {row + len(batch) - 1} cannot be read: their data contradict themselves"
-                        )
-                        yield Problem(index, row, "unreadable", message, b"")
+                        yield _contradiction(index, row, len(batch))
                 row += len(batch)
             if not isinstance(reader, pa.RecordBatchFileReader) and mapped.size() > 8:
                 mapped.seek(mapped.size() - 8)
@@ -766,8 +769,13 @@ def _arrow_batches(index: int, file: _File, wanted: list[str]) -> Iterator[Piece
                     raise _Damage("truncated", message, row)
 
 
+def _contradiction(index: int, row: int, rows: int) -> Problem:
+    message = f"rows {row} to {row + rows - 1} cannot be read: their data contradict themselves"
+    return Problem(index, row, "unreadable", message, b"")
+
+
 def _is_sound(column: pa.Array) -> bool:
-    """Whether a column of an Arrow file can be used at all; strings may be anything."""
+    """Whether a column can be used at all; strings may be anything."""
     for kind in (column.type, _bytes_type(column.type)):
         try:
             column.view(kind).validate(full=True)
@@ -855,8 +863,16 @@ def _schema(item: Input) -> pa.Schema:
         else:
             with pa.OSFile(str(item.where)) as raw, _arrow_reader(raw) as reader:
                 schema = reader.schema
-        str(schema)  # a name that is not UTF-8 is found here
+        for field in schema:
+            _read_names(field)
         return schema
+
+
+def _read_names(field: pa.Field) -> None:
+    """Fails where a name is not UTF-8, as asking for it would later."""
+    _ = field.name
+    for i in range(field.type.num_fields):
+        _read_names(field.type.field(i))
 
 
 def _parquet(raw: Any) -> pq.ParquetFile:
@@ -864,12 +880,12 @@ def _parquet(raw: Any) -> pq.ParquetFile:
     return pq.ParquetFile(raw, pre_buffer=False, buffer_size=1 << 18, page_checksum_verification=True)
 
 
-def _arrow_reader(raw: Any, options: Any = None) -> Any:
+def _arrow_reader(raw: Any) -> Any:
     try:
-        return pa.ipc.open_file(raw, options=options)
+        return pa.ipc.open_file(raw)
     except pa.ArrowInvalid:
         raw.seek(0)
-        return pa.ipc.open_stream(raw, options=options)
+        return pa.ipc.open_stream(raw)
 
 
 @contextmanager
@@ -1011,6 +1027,11 @@ def _has_views(kind: pa.DataType) -> bool:
     if _is_view(kind) or _is_kind(kind, "list_view", "large_list_view"):
         return True
     return any(_has_views(kind.field(i).type) for i in range(kind.num_fields))
+
+
+@lru_cache(maxsize=4096)
+def _has_dictionary(kind: pa.DataType) -> bool:
+    return pa.types.is_dictionary(kind) or any(_has_dictionary(kind.field(i).type) for i in range(kind.num_fields))
 
 
 def _is_text(kind: pa.DataType) -> bool:
