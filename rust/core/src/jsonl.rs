@@ -3,6 +3,8 @@
 //! The caller cuts a file into blocks that end at a newline; a line is a record or a problem, never both and never
 //! neither, except that blank lines hold nothing.
 
+mod quick;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -26,10 +28,17 @@ pub enum Want {
 /// A field to take from each line.
 #[derive(Debug, Clone)]
 pub struct Column<'a> {
-    /// Its name in the object.
+    /// Its name in the object; dots may lead into objects inside of it, where no field has the name as it is.
     pub name: &'a str,
     /// What it may hold.
     pub want: Want,
+}
+
+impl<'a> Column<'a> {
+    /// The part of the name before its first dot.
+    fn head(&self) -> Option<&'a str> {
+        self.name.split_once('.').map(|(head, _)| head)
+    }
 }
 
 /// A line that holds no record.
@@ -71,13 +80,23 @@ pub fn scan(block: &[u8], columns: &[Column<'_>]) -> Scan {
         present: vec![Vec::new(); columns.len()],
         ..Scan::default()
     };
+    let mut finder = quick::Finder::default();
+    let utf8 = std::str::from_utf8(block).is_ok();
+    for (column, field) in columns.iter().zip(&mut out.fields) {
+        if column.want == Want::Text {
+            field.values.reserve(block.len());
+        }
+    }
     let mut start = 0;
     while start < block.len() {
-        let end = block[start..].iter().position(|&b| b == b'\n').map_or(block.len(), |n| start + n);
+        let end = memchr::memchr(b'\n', &block[start..]).map_or(block.len(), |n| start + n);
         let line = out.total;
         out.total += 1;
         let bytes = &block[start..end];
-        if !bytes.trim_ascii().is_empty() {
+        let checked = utf8 || std::str::from_utf8(bytes).is_ok();
+        if checked && finder.take(bytes, columns, &mut out.fields, &mut out.present).is_some() {
+            out.lines.push(line as i64);
+        } else if !bytes.trim_ascii().is_empty() {
             match record(bytes, columns) {
                 Ok(values) => {
                     out.lines.push(line as i64);
@@ -179,10 +198,33 @@ fn record<'a>(bytes: &'a [u8], columns: &[Column<'_>]) -> Result<Values<'a>, (&'
     let found = parser.deserialize_map(Fields(columns)).map_err(invalid)?;
     parser.end().map_err(invalid)?;
     let mut values = Vec::with_capacity(columns.len());
-    for (column, raw) in columns.iter().zip(found) {
-        values.push(value(column, raw, text)?);
+    for (column, found) in columns.iter().zip(found) {
+        values.push(value(column, found.below(column.name), text)?);
     }
     Ok(values)
+}
+
+/// What an object holds of a column.
+#[derive(Clone, Copy, Default)]
+struct Found<'de> {
+    /// The value of the field that has the column's name.
+    exact: Option<&'de str>,
+    /// The value of the field that has the part of the name before its first dot.
+    head: Option<&'de str>,
+}
+
+impl<'de> Found<'de> {
+    /// The value that the name leads to.
+    fn below(self, name: &str) -> Option<&'de str> {
+        if self.exact.is_some() {
+            return self.exact;
+        }
+        let (_, rest) = name.split_once('.')?;
+        let inner = self.head.filter(|raw| raw.starts_with('{'))?;
+        let columns = [Column { name: rest, want: Want::Any }];
+        let found = serde_json::Deserializer::from_str(inner).deserialize_map(Fields(&columns)).ok()?;
+        found[0].below(rest)
+    }
 }
 
 /// The value of one field, or why it cannot be used.
@@ -243,22 +285,24 @@ fn those_there(line: &str) -> String {
 struct Fields<'c>(&'c [Column<'c>]);
 
 impl<'de> Visitor<'de> for Fields<'_> {
-    type Value = Vec<Option<&'de str>>;
+    type Value = Vec<Found<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = vec![None; self.0.len()];
+        let mut found = vec![Found::default(); self.0.len()];
         while let Some(key) = map.next_key::<Key<'de>>()? {
             let mut raw = None;
             for (i, column) in self.0.iter().enumerate() {
-                if column.name == key.0 {
+                let (exact, head) = (column.name == key.0, column.head().is_some_and(|head| head == key.0));
+                if exact || head {
                     if raw.is_none() {
                         raw = Some(map.next_value::<&'de RawValue>()?.get());
                     }
-                    found[i] = raw;
+                    let place = if exact { &mut found[i].exact } else { &mut found[i].head };
+                    *place = raw;
                 }
             }
             if raw.is_none() {
@@ -304,6 +348,57 @@ mod tests {
         Column { name: "id", want: Want::Key },
         Column { name: "x", want: Want::Any },
     ];
+
+    /// Compares the quick way with the long one; returns whether it took the line.
+    fn agree(line: &[u8]) -> bool {
+        let columns = [&COLUMNS[..], &[Column { name: "a.b", want: Want::Any }]].concat();
+        let mut fields = vec![RaggedBuf::default(); columns.len()];
+        let mut present = vec![Vec::new(); columns.len()];
+        let taken = quick::Finder::default().take(line, &columns, &mut fields, &mut present).is_some();
+        match record(line, &columns) {
+            Ok(values) if taken => {
+                for ((value, field), present) in values.iter().zip(&fields).zip(&present) {
+                    assert_eq!(field.view().row(0), value.as_deref().unwrap_or_default().as_bytes());
+                    assert_eq!(present, &[u8::from(value.is_some())]);
+                }
+            }
+            Err(why) => assert!(!taken, "{why:?} in {}", String::from_utf8_lossy(line)),
+            Ok(_) => {}
+        }
+        if !taken {
+            assert!(fields.iter().all(|field| field.values.is_empty() && field.offsets == [0]));
+        }
+        taken
+    }
+
+    #[test]
+    fn dots_lead_into_objects() {
+        let block = br#"{"a": {"b": {"c": "x"}}}
+{"a.b": {"c": "y"}}
+{"a": {"b.c": "z"}, "b": 1}
+{"a.b.c": "exact", "a": {"b": {"c": "x"}}}
+{"a": "b"}
+{"a": {"b": []}}
+"#;
+        let out = scan(block, &[Column { name: "a.b.c", want: Want::Text }]);
+        let found: Vec<_> = out.fields[0].view().iter().collect();
+        assert_eq!(found, [&b"x"[..], b"z", b"exact"]);
+        let messages: Vec<_> = out.problems.iter().map(|p| (p.line, p.reason, p.message.as_str())).collect();
+        assert_eq!(messages[0], (1, "missing_field", "no field 'a.b.c' (it has 'a.b')"));
+        assert_eq!(messages[1], (4, "missing_field", "no field 'a.b.c' (it has 'a')"));
+        assert_eq!(messages[2].0, 5);
+    }
+
+    #[test]
+    fn deep_nesting_takes_no_stack() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        let (line, broken) =
+            (format!("{{\"x\": {deep}, \"text\": \"a\", \"id\": 1}}"), format!("{{\"x\": {}", &deep[..100_000]));
+        let out = scan(format!("{line}\n{broken}\n{{\"id\": {deep}}}\n").as_bytes(), &COLUMNS);
+        assert_eq!(out.lines, [0]);
+        assert_eq!(out.fields[2].view().row(0), deep.as_bytes());
+        assert_eq!(out.problems.iter().map(|p| p.reason).collect::<Vec<_>>(), ["invalid_json", "missing_field"]);
+    }
 
     fn first_problem(line: &[u8]) -> (&'static str, String) {
         let scan = scan(line, &COLUMNS);
@@ -387,8 +482,23 @@ mod tests {
         }
 
         #[test]
+        fn the_quick_way_agrees_with_the_long_one(
+            line in "[ ]{0,2}\\{[ ]?(\"(text|id|x|a\\.b|a|y)\"[ :]{1,2}(\"[a-cé\\\\nu0-9d\"/]{0,12}\"|[-0-9.eE+]{1,5}|null|true|[\\[{][\\[\\]{}:,\"ab0-9 ]{0,9}[\\]}]|\\{\"b\": \"c\"\\}|\\[1, \\{\\}\\]),?[ ]?){0,4}\\}[ x]?",
+        ) {
+            agree(line.as_bytes());
+        }
+
+        #[test]
         fn json_with_holes_never_panics(text in "[{}\\[\\]\":,a-e0-9\\\\ \n]{0,60}") {
             scan(text.as_bytes(), &COLUMNS);
+            agree(text.replace('\n', " ").as_bytes());
+        }
+
+        #[test]
+        fn objects_go_the_quick_way(text in any::<String>(), id in any::<i64>(), deep in 0..50usize) {
+            let nested = format!("{}1{}", "[".repeat(deep), "]".repeat(deep));
+            let line = format!("{{\"x\": {nested}, \"text\": {}, \"id\": {id}}}", serde_json::json!(text));
+            prop_assert!(agree(line.as_bytes()));
         }
     }
 }
