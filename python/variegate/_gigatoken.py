@@ -53,6 +53,10 @@ class Gigatoken:
 
         return load_hf_json(self._json), 0
 
+    def forget(self) -> None:
+        """Lets go of the encoders and the words they remember; the next call makes new ones."""
+        self._idle.clear()
+
     def encode(self, data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> Tokens:
         """Tokens uint32 and offsets int64 of UTF-8 rows, with as many threads as variegate may use."""
         rows, size = len(offsets) - 1, int(offsets[-1])

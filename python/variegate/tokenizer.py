@@ -172,6 +172,11 @@ class Tokenizer:
             encoded.spans = self._spans(batch, batch.spans, special_tokens)
         return encoded
 
+    def _forget(self) -> None:
+        """Lets go of what the fast encoder remembers of earlier texts."""
+        if self._fast is not None:
+            self._fast.forget()
+
     def _encode(
         self, texts: TextBatch, special_tokens: bool, located: bool
     ) -> tuple[NDArray[np.uint32], NDArray[np.int64], tuple[NDArray[np.int64], ...]]:

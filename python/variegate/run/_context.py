@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +86,18 @@ class Context:
             return rows
         column = records.token_lists(*self.encode(rows))
         return rows.set_column(rows.column_names.index("tokens"), self.schema.field("tokens"), column)
+
+    def forget(self) -> None:
+        """Lets go of what speeds up a pass and is not needed after it."""
+        if "tokenizer" in self.__dict__:
+            self.tokenizer._forget()
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Gives memory that is free in this process back to the system, where its allocator is that of glibc."""
+        pa.default_memory_pool().release_unused()
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
 
     def stored_schema(self, sketches: dict[str, _core.NearParams]) -> pa.Schema:
         """Columns of a part: those of the rows but for the tokens, and what later stages need of them."""

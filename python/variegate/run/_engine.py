@@ -7,7 +7,6 @@ journal is never done again, so that the same command on the same directory cont
 from __future__ import annotations
 
 import base64
-import ctypes
 import difflib
 import json
 import os
@@ -18,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -412,7 +411,7 @@ class _Engine:
                 queue.append((known, future, task))
                 settle(ahead)
             settle(0)
-        give_back()
+        self.context.forget()
         return made
 
     def summary(self, work: RecordPass, parts: list[Part], made: list[Record]) -> dict[str, Any]:
@@ -722,12 +721,6 @@ def _result(future: Future[list[Record]]) -> list[Record]:
         return future.result()
     except SystemExit as error:
         raise RuntimeError(f"a worker asked for the end of the process (exit status {error.code})") from error
-
-
-def give_back() -> None:
-    """Gives memory that is free in this process back to the system, where its allocator is that of glibc."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def committed_files(journal: list[Record]) -> dict[str, Committed]:

@@ -31,7 +31,7 @@ __all__ = ["DedupStep", "MixStep", "SetStep", "check_unique", "count_distinct"]
 
 DUPLICATE_CHARACTERS = 4000  # of an example: more than elsewhere, for duplicates may differ anywhere
 NEAR_EXAMPLES, COPY_EXAMPLES = 12, 6
-ROW_BYTES, TOKEN_BYTES = 400, 12
+ROW_BYTES, TOKEN_BYTES = 600, 12
 """About what a row and a token cost while they are compared with others."""
 
 Rows = npt.NDArray[np.int64]
@@ -95,6 +95,7 @@ class DedupStep(SetStep):
         duplicates = _Duplicates(self)
         for rows, fits in self.groups(self.components(parts, lengths), lengths):
             duplicates.add(self.compare(loader, rows) if fits else self.compare_crowd(loader, rows, lengths))
+            self.context.give_back()
         return duplicates, {"examples": self.examples(loader, duplicates)}
 
     def components(self, parts: list[Part], lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
@@ -128,24 +129,25 @@ class DedupStep(SetStep):
         return joined.roots()
 
     def groups(self, roots: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32]) -> Iterator[tuple[Rows, bool]]:
-        """Whole components that fit the budget together, then each that does not fit by itself, as rows ascending."""
+        """Whole components that fit the budget together, or one that does not fit by itself, as rows ascending."""
         rows = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
-        if len(rows) == 0:
-            return
-        rows = rows[np.argsort(roots[rows], kind="stable")]
-        first = np.flatnonzero(np.diff(roots[rows], prepend=roots[rows[0]] + 1) != 0)
-        costs = np.add.reduceat(ROW_BYTES + TOKEN_BYTES * lengths[rows].astype(np.int64), first)
-        crowd = costs > self.budget
-        costs[crowd] = 0
-        group = (np.cumsum(costs) - costs) // self.budget
-        sizes = np.diff(first, append=len(rows))
-        of_row, crowded = np.repeat(group, sizes), np.repeat(crowd, sizes)
-        fitting, of_row = rows[~crowded], of_row[~crowded]
-        for members in np.split(fitting, np.flatnonzero(np.diff(of_row)) + 1):
-            if len(members):
-                yield np.sort(members), True
-        for at in np.flatnonzero(crowd):
-            yield rows[first[at] : first[at] + sizes[at]], False
+        pairs = roots[rows].astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
+        pairs.sort()
+        members = (pairs & np.uint64(0xFFFFFFFF)).astype(np.uint32)
+        pairs >>= np.uint64(32)
+        last = np.flatnonzero(np.diff(pairs, append=np.uint64(1 << 32)))  # the last row of each component
+        ends = np.cumsum(self.costs(lengths[members]))[last]
+        del rows, pairs
+        done = at = 0
+        while at < len(last):
+            upto = max(at + 1, int(np.searchsorted(ends, done + self.budget, side="right")))
+            group = np.sort(members[0 if at == 0 else last[at - 1] + 1 : last[upto - 1] + 1]).astype(np.int64)
+            yield group, int(ends[upto - 1]) - done <= self.budget
+            done, at = int(ends[upto - 1]), upto
+
+    def costs(self, lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
+        """About how many bytes it takes to compare rows with so many tokens."""
+        return ROW_BYTES + TOKEN_BYTES * lengths.astype(np.int64)
 
     def compare(self, loader: _Loader, rows: Rows) -> _Found:
         """Decides rows, ascending, as if there were no others."""
@@ -193,7 +195,7 @@ class DedupStep(SetStep):
 
     def blocks(self, rows: Rows, lengths: npt.NDArray[np.uint32]) -> list[Rows]:
         """The rows in runs that cost about half of the budget."""
-        costs = np.cumsum(ROW_BYTES + TOKEN_BYTES * lengths[rows].astype(np.int64))
+        costs = np.cumsum(self.costs(lengths[rows]))
         cuts = np.flatnonzero(np.diff(costs // max(1, self.budget // 2))) + 1
         return [block for block in np.split(rows, cuts) if len(block)]
 
