@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from variegate import provenance
 from variegate.recipe import Augment, Dedup, Measure, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
-from variegate.run._parts import Files
+from variegate.run._parts import Files, Part
 
 if TYPE_CHECKING:
     from variegate import _core
 
 __all__ = ["Context", "needs_tokens"]
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 TASK_BYTES = 80 << 20
 """About how much memory one task holds while it makes a part."""
@@ -45,6 +51,8 @@ class Context:
         kept = inputs.kept_types(recipe, listed)
         self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
         self.results: dict[str, dict[str, Any]] = {}
+        self.pool: ThreadPoolExecutor | None = None
+        self.ahead = 1
 
     def units(self, digests: dict[int, str]) -> Iterator[inputs.Unit]:
         """The content of all sources, cut into units; `digests` get the SHA-256 of each file."""
@@ -80,12 +88,43 @@ class Context:
         batch = self.tokenizer.encode(TextBatch(*records.ragged(rows["text"]), ids=ids))
         return batch.tokens, batch.offsets
 
+    def content(self, tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+        """A hash of each row of tokens, `uint8[rows, 16]`, to tell rows of one run apart."""
+        width = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+        cells = tokens.astype(width, copy=False).view(np.uint8), offsets * width().itemsize
+        return np.ascontiguousarray(provenance.record_hashes([cells])[:, :16])
+
     def tokenized(self, rows: pa.Table) -> pa.Table:
         """The rows with their tokens, where the run needs them."""
         if not self.wants_tokens:
             return rows
         column = records.token_lists(*self.encode(rows))
         return rows.set_column(rows.column_names.index("tokens"), self.schema.field("tokens"), column)
+
+    def map(self, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+        """Does the work for each item on the threads of the run, a few ahead; the results come in order.
+
+        Not to be called from one of those threads.
+        """
+        if self.pool is None:
+            yield from map(work, items)
+            return
+        waiting: deque[Future[U]] = deque()
+        try:
+            for item in items:
+                waiting.append(self.pool.submit(work, item))
+                if len(waiting) > self.ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+    def pieces(self, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.Table]:
+        """Pieces of some parts, read by several threads."""
+        for tables in self.map(lambda part: list(self.files.pieces(part, columns)), parts):
+            yield from tables
 
     def forget(self) -> None:
         """Lets go of what speeds up a pass and is not needed after it."""
@@ -118,7 +157,7 @@ class Context:
         columns = {field.name: rows[field.name] for field in self.schema if field.name != "tokens"}
         columns["n_tokens"] = pa.array(np.diff(offsets).astype(np.uint32))
         if self.wants_content:
-            columns["content"] = records.id_column(records.content_hashes(tokens, offsets))
+            columns["content"] = records.id_column(self.content(tokens, offsets))
         for name, params in sketches.items():
             for band, keys in enumerate(params.keys(tokens, offsets)):
                 columns[records.key_name(name, band)] = pa.array(keys)

@@ -248,6 +248,7 @@ class _Engine:
         parts: list[Part] = []
         funnel: list[Record] = []
         pool = ThreadPoolExecutor(self.context.workers(self.workers), thread_name_prefix="variegate")
+        self.context.pool, self.context.ahead = pool, 2 * self.context.workers(self.workers)
         with pool, threads(self.workers):
             for work in self.passes:
                 parts = self.run_pass(pool, work, parts, funnel)
@@ -374,7 +375,6 @@ class _Engine:
         """Runs tasks a few ahead, and commits their records in order; what the journal has is not done again."""
         made: list[Record] = []
         queue: deque[tuple[list[Record], Future[list[Record]] | None, Task]] = deque()
-        ahead = 2 * self.context.workers(self.workers)
 
         def settle(most: int) -> None:
             """Waits until at most `most` tasks are left; what is ready then is committed together."""
@@ -391,6 +391,9 @@ class _Engine:
                         for meter in meters:
                             meter.add(record, total)
                 if fresh:
+                    # The files are renamed; their folders are synced here, each once, and then the records count.
+                    for folder in sorted({str(Path(path).parent) for path in committed_files(fresh)}):
+                        store.fsync_folder(self.out / folder)
                     self.journal.append(*fresh)
                 for record in fresh:
                     self.done[index, record["part"]] = record
@@ -409,7 +412,7 @@ class _Engine:
                     raise self.other_input(f"an input of '{task.source}' has changed")
                 future = pool.submit(task.make, len(known)) if len(known) < len(task.numbers) else None
                 queue.append((known, future, task))
-                settle(ahead)
+                settle(self.context.ahead)
             settle(0)
         self.context.forget()
         return made
@@ -456,7 +459,7 @@ class _Engine:
                     sketch.subtract(Sketch.build(token_batch(*context.encode(piece))))
 
         def content() -> Iterator[npt.NDArray[np.uint8]]:
-            return (records.ids_of(column) for column in context.files.column(parts, "content"))
+            return (records.ids_of(piece["content"]) for piece in context.pieces(parts, ["content"]))
 
         distinct = count_distinct(content, sketch.rows, context.memory)
         measures: dict[str, Any] = {}

@@ -6,7 +6,7 @@ The file is never written again: whoever reads the part leaves those rows out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,12 +92,6 @@ class Files:
             if len(gone):
                 piece = piece.filter(pc.invert(pc.is_in(piece["record_id"], value_set=gone)))
             yield piece.select(columns)
-
-    def column(self, parts: Iterable[Part], name: str) -> Iterator[pa.Array]:
-        """One column of some parts, piece by piece."""
-        for part in parts:
-            for piece in self.pieces(part, [name]):
-                yield records.flat(piece[name])
 
     def _dropped_ids(self, part: Part) -> pa.Array:
         found = [pa.array([], records.ID)]

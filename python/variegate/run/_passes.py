@@ -193,7 +193,7 @@ class RecordPass(Pass):
                 ParquetDraft(context.out, f"stages/{self.folder}", f"part-{number:05d}", schema)
             )
             total = Sketch()
-            references = {name: _Reference() for name in self.references}
+            references = {name: _Reference(context) for name in self.references}
             for rows in self._flow(at, outcomes, tallies, references):
                 started = time.perf_counter()
                 draft.add(context.stored(rows, self.sketches, schema))
@@ -260,16 +260,16 @@ class RecordPass(Pass):
 class _Reference:
     """The rows of a source as they were read: token counts, and a hash of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, context: Context) -> None:
         from variegate.collapse import Sketch
 
-        self.sketch = Sketch()
+        self.context, self.sketch = context, Sketch()
         self.content: list[bytes] = []
 
     def add(self, rows: pa.Table) -> None:
         batch = token_batch(*records.token_arrays(rows["tokens"]))
         self.sketch.update(batch)
-        self.content.append(records.content_hashes(batch.tokens, batch.offsets).tobytes())
+        self.content.append(self.context.content(batch.tokens, batch.offsets).tobytes())
 
 
 def token_batch(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> TokenBatch:

@@ -137,12 +137,6 @@ def token_arrays(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.uin
     return tokens.astype(np.uint32, copy=False), offsets - offsets[0]
 
 
-def content_hashes(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """A hash of each row of tokens, `uint8[rows, 16]`."""
-    hashes = provenance.record_hashes([(np.ascontiguousarray(tokens).view(np.uint8), offsets * 4)])
-    return np.ascontiguousarray(hashes[:, :16])
-
-
 def ids_of(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
     """Record ids as `uint8[rows, 16]`."""
     return ragged(column)[0].reshape(-1, 16)

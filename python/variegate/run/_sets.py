@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -46,11 +45,6 @@ class SetStep(Step):
     def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
         """Which rows go, and what the stage says about the set."""
         raise NotImplementedError
-
-    def pieces(self, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.Table]:
-        """Pieces of some parts."""
-        for part in parts:
-            yield from self.context.files.pieces(part, columns)
 
 
 class Decision:
@@ -89,8 +83,8 @@ class DedupStep(SetStep):
         loader = _Loader(self.context, parts)
         lengths = np.empty(loader.rows, np.uint32)
         at = 0
-        for piece in self.context.files.column(parts, "n_tokens"):
-            lengths[at : at + len(piece)] = piece.to_numpy()
+        for piece in self.context.pieces(parts, ["n_tokens"]):
+            lengths[at : at + len(piece)] = records.flat(piece["n_tokens"]).to_numpy()
             at += len(piece)
         duplicates = _Duplicates(self)
         for rows, fits in self.groups(self.components(parts, lengths), lengths):
@@ -115,7 +109,7 @@ class DedupStep(SetStep):
                 low, high = (number << 64) // ranges, ((number + 1) << 64) // ranges - 1
                 chosen = names[first : first + together]
                 found: dict[str, list[npt.NDArray[np.uint64]]] = {name: [] for name in chosen}
-                for piece in self.pieces(parts, chosen):
+                for piece in self.context.pieces(parts, chosen):
                     for name in chosen:
                         found[name].append(_keys(piece[name]))
                 for name in chosen:
@@ -206,9 +200,10 @@ class DedupStep(SetStep):
         some = some.take(np.concatenate([near, copies]))
         rows = np.unique(np.concatenate([some.row, some.keeper]))
         texts: dict[int, tuple[str, str]] = {}
-        for numbers, table in loader.tables(rows, ["record_id", "text"]):
-            for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
-                texts[number] = (row["record_id"].hex(), row["text"][:DUPLICATE_CHARACTERS])
+        for part in loader.holding(rows):
+            for numbers, table in loader.tables(part, rows, ["record_id", "text"]):
+                for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
+                    texts[number] = (row["record_id"].hex(), row["text"][:DUPLICATE_CHARACTERS])
         shown = []
         for row, keeper, similarity, copy in zip(some.row, some.keeper, some.similarity, some.copy, strict=True):
             example: dict[str, Any] = {"reason": _reason(copy), "similarity": round(float(similarity), 4)}
@@ -310,8 +305,7 @@ class _Duplicates(Decision):
             start += len(piece)
 
 
-@dataclass
-class _Loaded:
+class _Loaded(NamedTuple):
     """What is compared of some rows."""
 
     identity: npt.NDArray[np.uint8]
@@ -339,53 +333,40 @@ class _Loader:
         self.starts = np.cumsum([0, *(part.rows for part in parts)])
         self.rows = int(self.starts[-1])
 
-    def tables(self, rows: Rows, columns: list[str]) -> Iterator[tuple[Rows, pa.Table]]:
-        """The rows, ascending, a few megabytes at a time."""
-        bounds = np.searchsorted(rows, self.starts)
-        for number in np.flatnonzero(np.diff(bounds)):
-            mine, start = rows[bounds[number] : bounds[number + 1]], int(self.starts[number])
-            for piece in self.context.files.pieces(self.parts[number], columns):
-                low, high = np.searchsorted(mine, (start, start + len(piece)))
-                if low < high:
-                    yield mine[low:high], piece.take(pa.array(mine[low:high] - start))
-                start += len(piece)
+    def tables(self, number: int, rows: Rows, columns: list[str]) -> Iterator[tuple[Rows, pa.Table]]:
+        """Those of the rows, ascending, that are in one part, a few megabytes at a time."""
+        start = int(self.starts[number])
+        for piece in self.context.files.pieces(self.parts[number], columns):
+            low, high = np.searchsorted(rows, (start, start + len(piece)))
+            if low < high:
+                yield rows[low:high], piece.take(pa.array(rows[low:high] - start))
+            start += len(piece)
+
+    def holding(self, rows: Rows) -> list[int]:
+        """The parts that hold any of the rows."""
+        found: list[int] = np.flatnonzero(np.diff(np.searchsorted(rows, self.starts))).tolist()
+        return found
 
     def load(self, rows: Rows, lengths: npt.NDArray[np.uint32] | None = None) -> _Loaded:
         """What is compared of the rows; where `lengths` are given, only what ranks them."""
+        loaded = list(self.context.map(lambda number: self._part(number, rows, lengths), self.holding(rows)))
+        return _Loaded(*(np.concatenate(columns) for columns in zip(*loaded, strict=True)))
+
+    def _part(self, number: int, rows: Rows, lengths: npt.NDArray[np.uint32] | None) -> _Loaded:
         light = lengths is not None
         columns = ["record_id", "kind", "generation", *([] if light else ["text"])]
-        identity, synthetic, generation, digests, tokens, sizes = [], [], [], [], [], []
-        for piece in _bundled(table for _, table in self.tables(rows, columns)):
-            identity.append(records.ids_of(piece["record_id"]))
-            synthetic.append(np.asarray(pc.not_equal(piece["kind"], "human")))
-            generation.append(records.flat(piece["generation"]).to_numpy())
-            if not light:
-                digests.append(provenance.record_hashes([records.ragged(piece["text"])])[:, :16])
-                made, offsets = self.context.encode(piece)
-                tokens.append(made)
-                sizes.append(np.diff(offsets))
-        return _Loaded(
-            np.concatenate(identity),
-            np.concatenate(synthetic),
-            np.concatenate(generation),
-            lengths[rows].astype(np.int64) if lengths is not None else np.concatenate(sizes),
-            np.empty((0, 16), np.uint8) if light else np.concatenate(digests),
-            np.empty(0, np.uint32) if light else np.concatenate(tokens),
-        )
-
-
-def _bundled(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Small tables joined to such of a few megabytes."""
-    waiting: list[pa.Table] = []
-    size = 0
-    for table in tables:
-        waiting.append(table)
-        size += table.nbytes
-        if size > 4 << 20:
-            yield pa.concat_tables(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield pa.concat_tables(waiting)
+        found = list(self.tables(number, rows, columns))
+        mine = np.concatenate([numbers for numbers, _ in found])
+        table = pa.concat_tables(table for _, table in found)
+        identity = records.ids_of(table["record_id"])
+        synthetic = np.asarray(pc.not_equal(table["kind"], "human"))
+        generation = records.flat(table["generation"]).to_numpy()
+        if lengths is not None:
+            sizes = lengths[mine].astype(np.int64)
+            return _Loaded(identity, synthetic, generation, sizes, np.empty((0, 16), np.uint8), np.empty(0, np.uint32))
+        digest = provenance.record_hashes([records.ragged(table["text"])])[:, :16]
+        tokens, offsets = self.context.encode(table)
+        return _Loaded(identity, synthetic, generation, np.diff(offsets), digest, tokens.copy())
 
 
 class MixStep(SetStep):
@@ -416,15 +397,16 @@ class MixStep(SetStep):
                 )
             limits[stage.label] = _Limit(made, _first_over(ids, stage.count), "over_target")
         human = real = 0
-        for piece in self.pieces(parts, ["kind", self.sized]):
+        for piece in self.context.pieces(parts, ["kind", self.sized]):
             mine = np.asarray(pc.equal(piece["kind"], "human"))
             human += int(mine.sum())
             real += int(self.sizes(piece)[mine].sum())
+        rows = sum(part.rows for part in parts)
         if self.rule.retain_real is not None:
             read = self.context.results["read"]["human"]
             mix.check_retained(human, read, retain_real=self.rule.retain_real)
             result["human"] = human
-        if self.rule.max_synthetic is not None and self.rule.max_synthetic < 1:
+        if self.rule.max_synthetic is not None and self.rule.max_synthetic < 1 and human < rows:
             surplus = list(limits.values())
 
             def synthetic(piece: pa.Table) -> npt.NDArray[np.bool_]:
@@ -433,11 +415,9 @@ class MixStep(SetStep):
                     mine &= ~limit.over(piece)
                 return mine
 
-            ids = self.ids(parts, synthetic, self.sizes)
-            if any(len(high) for high, _, _ in ids()):
-                rows = sum(part.rows for part in parts)
-                room = mix.synthetic_room(real, rows, max_synthetic=self.rule.max_synthetic)
-                limits["mix"] = _Limit(synthetic, _first_over(ids, room), "max_synthetic")
+            room = mix.synthetic_room(real, rows, max_synthetic=self.rule.max_synthetic)
+            first = _first_over(self.ids(parts, synthetic, self.sizes), room)
+            limits["mix"] = _Limit(synthetic, first, "max_synthetic")
         return _Surplus(self, [limit for limit in limits.values() if limit.first is not None]), result
 
     @property
@@ -461,7 +441,7 @@ class MixStep(SetStep):
         """A sweep over the ids and sizes of some rows, to be made as often as wanted."""
 
         def sweep() -> _Ids:
-            for piece in self.pieces(parts, ["record_id", "kind", "source", self.sized]):
+            for piece in self.context.pieces(parts, ["record_id", "kind", "source", self.sized]):
                 chosen = which(piece)
                 high, low = _halves(records.ids_of(piece["record_id"])[chosen])
                 yield high, low, sizes(piece)[chosen]
@@ -600,9 +580,8 @@ def check_unique(context: Context, parts: list[Part], ledgers: list[Committed]) 
     columns = ["record_id", "file", "row"]
 
     def tables() -> Iterator[pa.Table]:
-        for part in parts:
-            for piece in context.files.pieces(part, columns):
-                yield piece.filter(pc.is_valid(piece["file"]))
+        for piece in context.pieces(parts, columns):
+            yield piece.filter(pc.is_valid(piece["file"]))
         for ledger in ledgers:
             for piece in context.files.groups(ledger, columns):
                 piece = piece.filter(pc.and_(pc.is_valid(piece["record_id"]), pc.is_valid(piece["file"])))

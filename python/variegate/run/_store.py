@@ -1,7 +1,7 @@
 """Files of a run directory: written whole or not at all, named after their content, held by one process.
 
-A commit writes a temporary file in the same folder, syncs it, renames it to its content-named file and syncs the
-folder; the journal record that makes it count comes after (`_journal`).
+A commit writes a temporary file in the same folder, syncs it and renames it to its content-named file (`Draft`); then
+the folder is synced, and the journal record that makes the file count comes after (`_journal`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,10 @@ class Draft:
         return True
 
     def committed(self, out: Path, rows: int) -> dict[str, Any]:
-        """Makes the file durable under its name; returns what the journal of the run in `out` says of it."""
+        """Syncs the file and gives it its name; returns what the journal of the run in `out` says of it.
+
+        The folder must be synced before that is written.
+        """
         digest = self._hash.hexdigest()
         final = self._folder / f"{self._stem}-{digest[:16]}.{self._suffix}"
         try:
@@ -110,7 +113,6 @@ class Draft:
             raise named(error, self._temporary) from None
         self._close()
         os.replace(self._temporary, final)
-        fsync_folder(self._folder)
         return {"path": final.relative_to(out).as_posix(), "rows": rows, "sha256": digest, "bytes": self._size}
 
     def _close(self) -> None:
