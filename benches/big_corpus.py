@@ -19,7 +19,7 @@ BLOCK = 20_000
 
 
 def write(path: Path, size: int, *, seed: int = 1) -> tuple[int, int]:
-    """Writes about `size` bytes of records with keys; returns records and bytes. The same Python gives the same bytes."""
+    """Writes about `size` bytes of records with keys; returns records and bytes. One Python gives the same bytes."""
     rng = np.random.default_rng(seed)
     lines = sorted({line for _, text in demo.records() for line in text.split("\n") if len(line) > 20})
     encoded = [json.dumps(line, ensure_ascii=False)[1:-1] + "\\n" for line in lines]
