@@ -14,6 +14,7 @@ from variegate import dedup, mix, provenance
 from variegate import recipe as recipes
 from variegate.batch import TokenBatch
 from variegate.errors import InvalidInput, RecipeError
+from variegate.report import render
 from variegate.run import _context, _inputs, _sets, check, run
 
 WORDS = [f"word{n}" for n in range(400)]
@@ -158,6 +159,8 @@ def test_an_exhausted_budget_is_told_or_refused(tmp_path):
     report = json.loads((tmp_path / "kept" / "report.json").read_text())
     (target,) = report["stages"][-1]["targets"].values()
     assert target["accepted"] == len(rows_of(tmp_path / "kept")) < 90
+    shown = render(tmp_path / "kept").read_text("utf-8")
+    assert f"sums: {target['accepted']} of 90 wanted, from 120 candidates: the budget is exhausted" in shown
     with pytest.raises(InvalidInput) as caught:
         run(write(tmp_path, text.replace("count: 90,", "count: 90, exhausted: error,")), tmp_path / "refused")
     assert str(caught.value) == (

@@ -156,8 +156,7 @@ def _funnel(report: Report) -> Html:
     most = max([stage["in"] + stage["created"] for stage in stages], default=0) or 1
     rows: list[Html] = []
     for stage in stages:
-        counts = (stage["in"], stage["created"], stage["rejected"], stage["out"])
-        rows += _funnel_rows(stage["name"], stage["kind"], counts, stage["reasons"], most)
+        rows += _funnel_rows(stage, most)
     head = tag(
         "tr",
         tag("th", "Stage", scope="col"),
@@ -187,10 +186,9 @@ def _funnel(report: Report) -> Html:
     )
 
 
-def _funnel_rows(
-    name: str, kind: str, counts: tuple[int, int, int, int], reasons: Mapping[str, int], most: int
-) -> list[Html]:
-    came, created, dropped, went = counts
+def _funnel_rows(stage: Report, most: int) -> list[Html]:
+    name, kind, reasons = stage["name"], stage["kind"], stage["reasons"]
+    came, created, dropped, went = (stage[count] for count in ("in", "created", "rejected", "out"))
     label = tag("th", name, *([tag("small", kind)] if kind not in name else []), scope="row")
     cells = [_number(came), _number(created, quiet=True), _number(dropped, quiet=True), _number(went)]
     bars = join(
@@ -207,10 +205,23 @@ def _funnel_rows(
                 class_="why",
             )
         ]
+    told = [tag("p", line, class_="why") for line in _targets(stage)]
     return [
         tag("tr", label, *cells),
-        tag("tr", tag("td", tag("div", bars, aria_hidden="true"), *why, colspan=5), class_="under"),
+        tag("tr", tag("td", tag("div", bars, aria_hidden="true"), *why, *told, colspan=5), class_="under"),
     ]
+
+
+def _targets(stage: Report) -> list[str]:
+    """Whether a stage reached what was asked of it, or of those before it."""
+    lines = []
+    if stage.get("short"):
+        lines.append(f"{_plural(stage['short'], 'record')} with fewer variants than asked for")
+    for name, target in stage.get("targets", {}).items():
+        missing = "" if target["accepted"] >= target["wanted"] else ": the budget is exhausted"
+        wanted = f"{target['accepted']:,} of {target['wanted']:,} wanted"
+        lines.append(f"{name}: {wanted}, from {_plural(target['candidates'], 'candidate')}{missing}")
+    return lines
 
 
 def _bar(kind: str, count: int, most: int) -> Html:
