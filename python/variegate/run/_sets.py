@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from variegate import _core, mix, provenance
+from variegate import _core, mix
 from variegate.errors import InvalidInput
 from variegate.recipe import Dedup, Mix, Templates
 from variegate.run import _records as records
@@ -30,7 +30,7 @@ __all__ = ["DedupStep", "MixStep", "SetStep", "check_unique", "count_distinct"]
 
 DUPLICATE_CHARACTERS = 4000  # of an example: more than elsewhere, for duplicates may differ anywhere
 NEAR_EXAMPLES, COPY_EXAMPLES = 12, 6
-ROW_BYTES, TOKEN_BYTES = 600, 12
+ROW_BYTES, TOKEN_BYTES = 600, 16
 """About what a row and a token cost while they are compared with others."""
 
 Rows = npt.NDArray[np.int64]
@@ -160,13 +160,12 @@ class DedupStep(SetStep):
             result = dedup.near(batch, threshold=self.stage.threshold, ngram=self.stage.ngram, order=order)
         gone = np.flatnonzero(~np.asarray(result.keep))
         keeper = np.asarray(result.keeper)[gone]
-        return _Found(
-            row=rows[gone],
-            keeper=rows[keeper],
-            kept=loaded.identity[keeper],
-            similarity=np.asarray(result.similarity, np.float32)[gone],
-            copy=(loaded.digest[gone] == loaded.digest[keeper]).all(axis=1),
-        )
+        similarity = np.asarray(result.similarity, np.float32)[gone]
+        copy = (similarity == 1) & (loaded.lengths[gone] == loaded.lengths[keeper])
+        one, other = batch.take(gone[copy]), batch.take(keeper[copy])
+        differing = np.concatenate([[0], np.cumsum(one.tokens != other.tokens)])
+        copy[copy] = differing[one.offsets[1:]] == differing[one.offsets[:-1]]
+        return _Found(rows[gone], rows[keeper], loaded.identity[keeper], similarity, copy)
 
     def compare_crowd(self, loader: _Loader, rows: Rows, lengths: npt.NDArray[np.uint32]) -> _Found:
         """Decides a component that does not fit the budget, block by block in keep order.
@@ -312,7 +311,6 @@ class _Loaded(NamedTuple):
     synthetic: npt.NDArray[np.bool_]
     generation: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int64]
-    digest: npt.NDArray[np.uint8]
     tokens: npt.NDArray[np.uint32]
 
     @property
@@ -363,10 +361,9 @@ class _Loader:
         generation = records.flat(table["generation"]).to_numpy()
         if lengths is not None:
             sizes = lengths[mine].astype(np.int64)
-            return _Loaded(identity, synthetic, generation, sizes, np.empty((0, 16), np.uint8), np.empty(0, np.uint32))
-        digest = provenance.record_hashes([records.ragged(table["text"])])[:, :16]
+            return _Loaded(identity, synthetic, generation, sizes, np.empty(0, np.uint32))
         tokens, offsets = self.context.encode(table)
-        return _Loaded(identity, synthetic, generation, np.diff(offsets), digest, tokens.copy())
+        return _Loaded(identity, synthetic, generation, np.diff(offsets), tokens.copy())
 
 
 class MixStep(SetStep):
