@@ -6,25 +6,22 @@ import ctypes
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from variegate import provenance
+from variegate import _core, provenance
 from variegate.recipe import Augment, Dedup, Measure, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run._parts import Files, Part
 
-if TYPE_CHECKING:
-    from variegate import _core
-
-__all__ = ["Context", "needs_tokens"]
+__all__ = ["Context", "needs_tokens", "threads"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -110,16 +107,15 @@ class Context:
             yield from map(work, items)
             return
         waiting: deque[Future[U]] = deque()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(threads(1))
+            stack.callback(lambda: [future.cancel() for future in waiting])
             for item in items:
                 waiting.append(self.pool.submit(work, item))
                 if len(waiting) > self.ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
     def pieces(self, parts: Iterable[Part], columns: list[str]) -> Iterator[pa.Table]:
         """Pieces of some parts, read by several threads."""
@@ -162,6 +158,17 @@ class Context:
             for band, keys in enumerate(params.keys(tokens, offsets)):
                 columns[records.key_name(name, band)] = pa.array(keys)
         return pa.table(columns, schema=like)
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Lets the core use so many threads."""
+    before = _core.get_num_threads()
+    _core.set_num_threads(count)
+    try:
+        yield
+    finally:
+        _core.set_num_threads(before)
 
 
 def needs_tokens(recipe: Recipe) -> bool:

@@ -17,7 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run import _store as store
-from variegate.run._context import Context
+from variegate.run._context import Context, threads
 from variegate.run._journal import Journal, replay
 from variegate.run._output import Shards, summed
 from variegate.run._parts import Committed, Part
@@ -705,17 +705,6 @@ class _Meter:
             finished=finished,
         )
         self.engine.say(event)
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Lets the core use so many threads."""
-    before = _core.get_num_threads()
-    _core.set_num_threads(count)
-    try:
-        yield
-    finally:
-        _core.set_num_threads(before)
 
 
 def _result(future: Future[list[Record]]) -> list[Record]:
