@@ -187,11 +187,12 @@ def loop(call: Callable[[], Any], calls: int) -> float:
 
 
 def met(figures: dict[str, Any]) -> bool | None:
-    """Whether every goal was reached; None for a case without goals. `best` is a ceiling, the others are floors."""
+    """Whether every goal was reached; None for a case without goals. `rate` and `ratio` are floors, others ceilings."""
     goals: dict[str, float] = figures["goals"]
     if not goals:
         return None
-    return all(figures[key] <= goal if key == "best" else figures.get(key, 0.0) >= goal for key, goal in goals.items())
+    floors = ("rate", "ratio")
+    return all(figures.get(key, 0.0) >= goal if key in floors else figures[key] <= goal for key, goal in goals.items())
 
 
 def environment() -> dict[str, Any]:

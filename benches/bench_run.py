@@ -22,7 +22,7 @@ import pytest
 
 import big_corpus
 import variegate as vg
-from _harness import RESULTS, Ledger, machine
+from _harness import RESULTS, Ledger, machine, met
 from variegate import demo, recipe, run
 from variegate.batch import TokenBatch
 from variegate.run import _context, _inputs, _passes, _records
@@ -120,9 +120,9 @@ def corpus() -> Path:
     return folder / "in.jsonl"
 
 
-def show(line: dict[str, Any]) -> None:
-    """Says what was measured, as these lines are not in the table of the others."""
-    print(json.dumps(line, indent=1))
+def note(runs: Ledger, case: str, **figures: Any) -> None:
+    """Writes a line, and shows it, as it is not in the table of the other cases."""
+    print(json.dumps(runs.add(case, **figures, met=met(figures)), indent=1))
 
 
 def write_recipe(folder: Path, text: str, corpus: Path) -> Path:
@@ -143,7 +143,8 @@ def bench_run_empty(corpus: Path, tmp_path: Path, runs: Ledger):
     assert run.check(tmp_path / "out0").rows == int((corpus.parent / "rows").read_text())
     best = min(watched.seconds for watched in found)
     size = corpus.stat().st_size
-    line = runs.add(
+    note(
+        runs,
         "run.empty",
         unit="bytes",
         units=size,
@@ -152,11 +153,8 @@ def bench_run_empty(corpus: Path, tmp_path: Path, runs: Ledger):
         median=sorted(watched.seconds for watched in found)[1],
         rounds=len(found),
         first_row_seconds=min(watched.first_row for watched in found),
-        goals={"rate": 150e6},
-        met=size / best >= 150e6,
-        note="a command, its start included",
+        goals={"rate": 150e6, "first_row_seconds": 2},
     )
-    show(line)
 
 
 def bench_run_in_little_memory(corpus: Path, tmp_path: Path, runs: Ledger):
@@ -169,7 +167,8 @@ def bench_run_in_little_memory(corpus: Path, tmp_path: Path, runs: Ledger):
     assert made == checked.rows + checked.rejected
     output = used(tmp_path / "out" / "data")
     size = corpus.stat().st_size
-    line = runs.add(
+    note(
+        runs,
         "run.memory",
         unit="bytes",
         units=size,
@@ -181,11 +180,9 @@ def bench_run_in_little_memory(corpus: Path, tmp_path: Path, runs: Ledger):
         peak_memory_bytes=watched.peak_memory,
         peak_disk_ratio=round(watched.peak_disk / output, 3),
         stages=watched.stages,
-        goals={},
-        met=watched.peak_memory <= 712e6 and watched.peak_disk <= 2 * output and watched.first_row <= 2,
-        note="memory: 512MB; met: at most 712 MB, twice the output on disk, 2 s to the first row",
+        goals={"peak_memory_bytes": 712e6, "peak_disk_ratio": 2, "first_row_seconds": 2},
+        note="memory: 512MB; the demo's recipe on 2 GB",
     )
-    show(line)
 
 
 def bench_run_against_its_slowest_stage(tmp_path: Path, runs: Ledger):
@@ -220,7 +217,8 @@ def bench_run_against_its_slowest_stage(tmp_path: Path, runs: Ledger):
     slowest = max(seconds, key=lambda name: seconds[name])
     size = corpus.stat().st_size
     ratio = seconds[slowest] / watched.seconds
-    line = runs.add(
+    note(
+        runs,
         "run.whole",
         unit="bytes",
         units=size,
@@ -232,7 +230,5 @@ def bench_run_against_its_slowest_stage(tmp_path: Path, runs: Ledger):
         ratio=ratio,
         alone=seconds,
         goals={"ratio": 0.6},
-        met=ratio >= 0.6,
         note="a command on 300 MB, its start, its commits and its checks included",
     )
-    show(line)

@@ -15,6 +15,7 @@ from typing import Any
 
 README = Path(__file__).parents[1] / "README.md"
 BLOCK = re.compile(r"<!-- figures of (?P<file>\S+) -->\n(?P<table>.*?)<!-- end of figures -->\n", re.S)
+"""A table in README.md; each results file has at most one."""
 
 
 def newest(path: Path) -> list[dict[str, Any]]:
@@ -45,8 +46,15 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 
 def goal_text(key: str, goal: float) -> str:
-    """One goal as text; `best` is a ceiling in seconds, the others are floors."""
-    return {"rate": f">= {quantity(goal)}/s", "ratio": f">= {goal:g}x", "best": f"<= {duration(goal)}"}[key]
+    """One goal as text; rates and ratios are floors, the others are ceilings."""
+    return {
+        "rate": f">= {quantity(goal)}/s",
+        "ratio": f">= {goal:g}x",
+        "best": f"<= {duration(goal)}",
+        "first_row_seconds": f"first row <= {duration(goal)}",
+        "peak_memory_bytes": f"memory <= {quantity(goal)}B",
+        "peak_disk_ratio": f"disk <= {goal:g}x the output",
+    }[key]
 
 
 def quantity(value: float) -> str:
@@ -69,7 +77,7 @@ if __name__ == "__main__":
     results = Path(sys.argv[1]).resolve()
     name = results.relative_to(README.parent).as_posix()
     block = f"<!-- figures of {name} -->\n{markdown(newest(results))}<!-- end of figures -->\n"
-    text, count = BLOCK.subn(lambda _: block, README.read_text("utf-8"))
-    if count != 1:
-        sys.exit("README.md must hold one block of figures")
-    README.write_text(text, "utf-8")
+    text = README.read_text("utf-8")
+    if [found["file"] for found in BLOCK.finditer(text)].count(name) != 1:
+        sys.exit(f"README.md must hold one block of the figures of {name}")
+    README.write_text(BLOCK.sub(lambda found: block if found["file"] == name else found[0], text), "utf-8")

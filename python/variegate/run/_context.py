@@ -137,6 +137,7 @@ class Context:
     def stored_schema(self, sketches: dict[str, _core.NearParams]) -> pa.Schema:
         """Columns of a part: those of the rows but for the tokens, and what later stages need of them."""
         fields = [field for field in self.schema if field.name != "tokens"]
+        fields.append(pa.field("n_bytes", pa.uint32()))
         if self.wants_tokens:
             fields.append(pa.field("n_tokens", pa.uint32()))
         if self.wants_content:
@@ -147,10 +148,11 @@ class Context:
 
     def stored(self, rows: pa.Table, sketches: dict[str, _core.NearParams], like: pa.Schema) -> pa.Table:
         """The rows as a part holds them."""
-        if not self.wants_tokens:
-            return rows
-        tokens, offsets = records.token_arrays(rows["tokens"])
         columns = {field.name: rows[field.name] for field in self.schema if field.name != "tokens"}
+        columns["n_bytes"] = pa.array(records.text_bytes(rows["text"]).astype(np.uint32))
+        if not self.wants_tokens:
+            return pa.table(columns, schema=like)
+        tokens, offsets = records.token_arrays(rows["tokens"])
         columns["n_tokens"] = pa.array(np.diff(offsets).astype(np.uint32))
         if self.wants_content:
             columns["content"] = records.id_column(self.content(tokens, offsets))

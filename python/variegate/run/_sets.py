@@ -35,8 +35,6 @@ ROW_BYTES, TOKEN_BYTES = 600, 16
 
 Rows = npt.NDArray[np.int64]
 """Numbers of rows, counted over all parts."""
-Numbered = Iterator[tuple[int, pa.Table]]
-"""Pieces of parts, each with the number of its first row."""
 
 
 class SetStep(Step):
@@ -420,13 +418,11 @@ class MixStep(SetStep):
     @property
     def sized(self) -> str:
         """The column that sizes are taken from."""
-        return "n_tokens" if self.rule.by == "tokens" and self.context.wants_tokens else "text"
+        return "n_tokens" if self.rule.by == "tokens" and self.context.wants_tokens else "n_bytes"
 
     def sizes(self, piece: pa.Table) -> npt.NDArray[np.int64]:
         """Tokens or bytes of each row."""
-        if self.sized == "text":
-            return records.text_bytes(piece["text"])
-        sizes: npt.NDArray[np.int64] = records.flat(piece["n_tokens"]).to_numpy().astype(np.int64)
+        sizes: npt.NDArray[np.int64] = records.flat(piece[self.sized]).to_numpy().astype(np.int64)
         return sizes
 
     def ids(
