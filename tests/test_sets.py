@@ -15,7 +15,7 @@ from variegate import recipe as recipes
 from variegate.batch import TokenBatch
 from variegate.errors import InvalidInput, RecipeError
 from variegate.report import render
-from variegate.run import _context, _inputs, _sets, check, run
+from variegate.run import _context, _inputs, _sets, check, diff, plan, run
 
 WORDS = [f"word{n}" for n in range(400)]
 
@@ -329,3 +329,34 @@ def test_memory_is_a_size(given_, bytes_):
 def test_memory_that_is_none_is_refused(wrong, words):
     with pytest.raises(RecipeError, match=words):
         recipes.loads(f"version: 1\nmemory: {wrong}\nsources: [{{name: a, path: a.jsonl}}]")
+
+
+ODD = {
+    "one derivation": "stages: [{templates: {count: 1, grammar: 't = x'}}]",
+    "all the same": "stages: [{templates: {count: 5, law: weights, grammar: 't = x'}}, {dedup: {threshold: null}}]",
+    "nothing is left": "SOURCE\nstages: [{augment: {keep_source: false, ops: [{TokenDropout: {rate: 0}}]}}]",
+    "nothing is left to measure": (
+        "SOURCE\nstages: [{augment: {keep_source: false, ops: [{TokenDropout: {rate: 0}}]}}, {dedup: {}}, "
+        "{measure: {reference: a}}]\noutput: {format: jsonl.zst}"
+    ),
+    "many variants": "SOURCE\nstages: [{augment: {variants: 300, ops: [{KeyboardTypo: {rate: 0.2}}]}}]",
+    "nothing synthetic": "SOURCE\nmix: {max_synthetic: 0.5, retain_real: 1}",
+    "no room": "SOURCE\nstages: [{augment: {ops: [{KeyboardTypo: {rate: 0.1}}]}}]\nmix: {max_synthetic: 0}",
+    "a file a record": "SOURCE\noutput: {rows_per_shard: 1}",
+    "a target alone": "SOURCE\nstages: [{templates: {count: 2, candidates: 9, grammar: 't = x {a=int 0..99}'}}]",
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_recipes_run_whole(name, tmp_path):
+    source = "sources: [{name: a, path: in.jsonl, id: id, kind: human, license: MIT}]"
+    recipe = write(tmp_path, "version: 1\n" + ODD[name].replace("SOURCE", source) + "\n", ["hello world again", "ä"])
+    outs = [tmp_path / "one", tmp_path / "three"]
+    results = [run(recipe, out, workers=workers) for out, workers in zip(outs, (1, 3), strict=True)]
+    planned = plan(recipe)
+    for out, result in zip(outs, results, strict=True):
+        assert check(out).rows == result.rows == planned.rows
+        assert render(out).exists()
+        assert not (out / "stages").exists()
+        assert run(recipe, out).already_complete
+    assert diff(*outs).identical

@@ -158,7 +158,7 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, workers: int | None = None)
         stages=(*stages, PlannedStage("output", "output", rows, rows, 0, max(0.0, spent))),
         exact=scale == 1 and all(source.exact for source in sources),
         rows=rows,
-        text_bytes=round(sum(share["bytes"] for share in report["shares"]["kind"].values()) * scale),
+        text_bytes=round(sum(share["bytes"] for share in report["shares"].get("kind", {}).values()) * scale),
         seconds=round(seconds * scale, 2),
         disk_bytes=round((sizes.get("data", 0) + ledger) * scale),
         peak_bytes=round((max(sizes.values(), default=0) + ledger) * scale),
