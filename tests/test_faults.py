@@ -211,7 +211,7 @@ def test_a_run_killed_at_every_so_many_calls_continues_to_the_same_bytes(shimmed
         files = Files(tmp_path / f"calls-{turn}")
         for attempt in itertools.count():
             assert attempt < 500, "killed runs do not get ahead"
-            spec = shim(files.out, kill=f"{draw.randrange(50, 150)},wsrumt,*", torn=attempt % 2)
+            spec = shim(files.out, kill=f"{draw.randrange(20, 80)},wsrumt,*", torn=attempt % 2)
             outcome = shimmed.run(reference.recipe, files.out, shim=spec, workers=1 + attempt % 4)
             if not outcome.killed:
                 outcome.ok()

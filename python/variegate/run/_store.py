@@ -53,6 +53,10 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+BUFFER_BYTES = 1 << 18
+"""How much waits before it is written: Parquet comes in many small pieces."""
+
+
 class Draft:
     """A file that is being written; it is not there until `committed` gives it the name `stem-HASH.suffix`.
 
@@ -68,30 +72,43 @@ class Draft:
         self._temporary = folder / f"{TEMPORARY}{stem}.{suffix}"
         self._hash = hashlib.sha256()
         self._size = 0
+        self._waiting = bytearray()
         self._handle = os.open(
             self._temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o666
         )
 
     def write(self, data: Any) -> int:
-        """Appends bytes, all of them; does nothing once the file is discarded, when writers still empty themselves."""
+        """Appends bytes; does nothing once the file is discarded, when writers still empty themselves."""
         view = memoryview(data).cast("B")
-        size = len(view)
         if not self.closed:
-            self._hash.update(view)
-            self._size += size
-        while view and not self.closed:
-            try:
+            self._size += len(view)
+            if len(self._waiting) + len(view) > BUFFER_BYTES:
+                self._empty()
+            if len(view) > BUFFER_BYTES:
+                self._write(view)
+            else:
+                self._waiting += view
+        return len(view)
+
+    def _empty(self) -> None:
+        """Writes what waits."""
+        waiting, self._waiting = self._waiting, bytearray()
+        self._write(memoryview(waiting))
+
+    def _write(self, view: memoryview) -> None:
+        self._hash.update(view)
+        try:
+            while view:
                 view = view[os.write(self._handle, view) :]
-            except OSError as error:
-                raise named(error, self._temporary) from None
-        return size
+        except OSError as error:
+            raise named(error, self._temporary) from None
 
     def tell(self) -> int:
         """Bytes so far."""
         return self._size
 
     def flush(self) -> None:
-        """Nothing: nothing is held back."""
+        """Nothing: `committed` writes what waits."""
 
     def close(self) -> None:
         """Nothing: who writes is done, but only `committed` makes a file of it."""
@@ -105,6 +122,7 @@ class Draft:
 
         The folder must be synced before that is written.
         """
+        self._empty()
         digest = self._hash.hexdigest()
         final = self._folder / f"{self._stem}-{digest[:16]}.{self._suffix}"
         try:
