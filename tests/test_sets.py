@@ -5,6 +5,7 @@ import textwrap
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from variegate import dedup, mix, provenance
 from variegate import recipe as recipes
 from variegate.batch import TokenBatch
-from variegate.errors import InvalidInput, RecipeError
+from variegate.errors import CorruptRun, InvalidInput, RecipeError
 from variegate.report import render
 from variegate.run import _context, _inputs, _sets, check, diff, plan, run
 
@@ -360,3 +361,37 @@ def test_odd_recipes_run_whole(name, tmp_path):
         assert not (out / "stages").exists()
         assert run(recipe, out).already_complete
     assert diff(*outs).identical
+
+
+def test_a_stage_may_be_called_like_anything(tmp_path):
+    text = """\
+    version: 1
+    sources: [{name: a, path: in.jsonl, id: id, kind: human}]
+    stages: [{augment: {name: tokens, ops: [{KeyboardTypo: {rate: 0.1}}]}}, {measure: {reference: a}}]
+    """
+    run(write(tmp_path, text, texts(20, 6)), tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["measures"]["measure"]["tokens"] == report["stages"][1]["tokens"]
+
+
+def test_what_a_run_writes_is_no_input_of_the_next_call(tmp_path):
+    text = "version: 1\nsources: [{name: a, path: '**/*.parquet', kind: human}]\n"
+    recipe = write(tmp_path, text)
+    pq.write_table(pa.table({"text": texts(20, 7)}), tmp_path / "in.parquet")
+    run(recipe, tmp_path / "out")
+    assert run(recipe, tmp_path / "out").already_complete
+
+
+def test_damage_to_a_journal_deletes_nothing(tmp_path):
+    """A record that is damaged makes those after it unreadable; what they commit stays where it is."""
+    recipe = write(tmp_path, "version: 1\nsources: [{name: a, path: in.jsonl, id: id, kind: human}]\n", texts(50, 8))
+    run(recipe, tmp_path / "out")
+    journal = tmp_path / "out" / "journal.log"
+    data = bytearray(journal.read_bytes())
+    data[len(data) // 3] ^= 1
+    journal.write_bytes(data)
+    found = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".lock"]
+    before = {path: path.read_bytes() for path in found}
+    with pytest.raises(CorruptRun, match=r"journal.log is damaged"):
+        run(recipe, tmp_path / "out")
+    assert {path: path.read_bytes() for path in before} == before

@@ -56,6 +56,8 @@ __all__ = ["Event", "RunResult", "committed_files", "run", "verify_file"]
 
 PARTS = ("stages", "rejects", "data")
 """Folders of a run directory that hold what passes have made."""
+ALL_TOKENS = "all tokens"
+"""Where a pass leaves the token counts of its rows, among the results that stages leave under their names."""
 _PART = re.compile(r"part-\d{5,}-[0-9a-f]{16}\.(parquet|jsonl\.zst)")
 
 
@@ -147,7 +149,7 @@ def run(
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
     check_licenses(recipe)
-    return run_in(Context(recipe, inputs.list_inputs(recipe), Path(out)), workers or processors(), progress)
+    return run_in(Context(recipe, inputs.list_inputs(recipe, Path(out)), Path(out)), workers or processors(), progress)
 
 
 def run_in(context: Context, workers: int, progress: Callable[[Event], None] | None = None) -> RunResult:
@@ -238,7 +240,9 @@ class _Engine:
             self.same_run(self.journal.records[0])
             last = self.journal.records[-1]
             if last["record"] == "finish":
-                shutil.rmtree(self.out / "stages", ignore_errors=True)  # where the run was killed while it did that
+                # What is left where the run was killed after its last record.
+                self.journal.cut()
+                self.tidy()
                 return self.told(last, already=True, continued=True)
         self.recover()
         if not continued:
@@ -278,20 +282,23 @@ class _Engine:
             message = f"has a journal of format {old.get('format')}, and this release writes {new['format']}"
             raise RunConflict(f"{self.out} {message}: choose a new directory")
         if old["recipe_hash"] != new["recipe_hash"]:
-            lines = difflib.unified_diff(old["recipe"].splitlines(), new["recipe"].splitlines(), n=0, lineterm="")
+            before, after = (
+                [line for line in head["recipe"].splitlines() if not line.startswith("memory:")] for head in (old, new)
+            )
+            lines = difflib.unified_diff(before, after, n=0, lineterm="")
             changes = "\n".join(f"  {line}" for line in list(lines)[2:] if not line.startswith("@@"))
             raise RunConflict(f"{self.out} belongs to another recipe: choose a new directory, or undo\n{changes}")
         read = self.finished[self.passes[0].index]["inputs"] if self.passes[0].index in self.finished else {}
-        before = {(item["source"], item["path"]): item for item in old["inputs"]}
-        after = {(item["source"], item["path"]): item for item in new["inputs"]}
+        known_inputs = {(item["source"], item["path"]): item for item in old["inputs"]}
+        listed = {(item["source"], item["path"]) for item in new["inputs"]}
         for number, item in enumerate(old["inputs"]):
             item["sha256"] = item["sha256"] or read.get(str(number), "")
-        for key in sorted(before.keys() | after.keys()):
-            if key not in before or key not in after:
-                what = "is new" if key in after else "is gone"
+        for key in sorted(known_inputs.keys() | listed):
+            if key not in known_inputs or key not in listed:
+                what = "is new" if key in listed else "is gone"
                 raise self.other_input(f"input {key[1]} of '{key[0]}' {what}")
         for item in self.context.inputs:
-            known = before[item.source, item.path]
+            known = known_inputs[item.source, item.path]
             changed = self.other_input(f"input {item.path} of '{item.source}' has changed")
             if item.bytes != known["bytes"] or (item.sha256 and item.sha256 != known["sha256"]):
                 raise changed
@@ -309,19 +316,37 @@ class _Engine:
         return RunConflict(f"{self.out}: {what} since this run began: choose a new directory")
 
     def recover(self) -> None:
-        """Deletes what was never committed or is no longer needed, and checks what is."""
+        """Checks what is committed and needed, then deletes what never was committed or is no longer needed.
+
+        Where the check fails nothing is touched: the journal may be damaged, and not what it says nothing of.
+        """
+        if (self.out / "manifest.json").exists() and len(self.steps) not in self.finished:
+            message = "is damaged, though there is the manifest of a finished run"
+            raise CorruptRun(f"{self.journal.path} {message}: restore it from a copy, or choose a new directory")
         committed = committed_files(self.journal.records)
         released = {path for record in self.journal.records for path in record.get("released", ())}
-        found = [path for top in PARTS for path in sorted((self.out / top).rglob("part-*"))]
-        for path in found:
-            name = path.relative_to(self.out).as_posix()
-            if name in released or (name not in committed and _PART.fullmatch(path.name)):
-                path.unlink()
-        for path in self.out.rglob(f"{store.TEMPORARY}*"):
-            path.unlink()
         for name, item in committed.items():
             if name not in released:
                 verify_file(self.out, name, item)
+        self.journal.cut()
+        found = [path for top in PARTS for path in sorted((self.out / top).rglob("part-*"))]
+        for path in found:
+            name = path.relative_to(self.out).as_posix()
+            if path.is_file() and (name in released or (name not in committed and _PART.fullmatch(path.name))):
+                path.unlink()
+        self.sweep()
+
+    def tidy(self) -> None:
+        """Deletes what only a run at work needs."""
+        (self.out / "progress.json").unlink(missing_ok=True)
+        shutil.rmtree(self.out / "stages", ignore_errors=True)
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Deletes files that were being written."""
+        for path in self.out.rglob(f"{store.TEMPORARY}*"):
+            if path.is_file():
+                path.unlink()
 
     def run_pass(self, pool: ThreadPoolExecutor, work: Pass, parts: list[Part], funnel: list[Record]) -> list[Part]:
         """Does one pass; adds its stages to the funnel and returns the parts it passes on."""
@@ -446,13 +471,13 @@ class _Engine:
                         yield np.frombuffer(context.files.note(file, f"content {name}"), np.uint8).reshape(-1, 16)
 
                 said["distinct"] = count_distinct(content, sketch.rows, context.memory)
-            results[f"tokens of {name}" if name else "tokens"] = said
+            results[f"tokens of {name}" if name else ALL_TOKENS] = said
         return results
 
     def measure(self, step: MeasureStep, parts: list[Part]) -> dict[str, Any]:
         """The measures of the rows of all parts, and of the reference as it was read."""
         context = self.context
-        sketch = self.sketch("tokens")
+        sketch = self.sketch(ALL_TOKENS)
         for part in parts:
             for ledger in part.dropped:
                 for piece in context.files.groups(ledger, ["text"]):
@@ -579,8 +604,7 @@ class _Engine:
             "merkle_root": root,
         }
         self.journal.append(record)
-        (self.out / "progress.json").unlink(missing_ok=True)
-        shutil.rmtree(self.out / "stages")
+        self.tidy()
         return record
 
     def report(self, head: Record, funnel: list[Record], manifest: Record) -> Record:

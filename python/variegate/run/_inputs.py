@@ -150,8 +150,10 @@ class _Damage(Exception):
         self.reason, self.message, self.row = reason, message, row
 
 
-def list_inputs(recipe: Recipe) -> list[Input]:
+def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
     """All files of a recipe in a fixed order: by source, then by path.
+
+    What a glob finds in the run directory `out` is no input, or the set that a run writes would be one of the next.
 
     Files of sources are not opened: where the recipe is not strict, one that cannot be read is listed all the same.
 
@@ -164,6 +166,9 @@ def list_inputs(recipe: Recipe) -> list[Input]:
         matches = sorted(glob.glob(str(Path(glob.escape(str(recipe.base))) / source.path), recursive=True))
         if glob.has_magic(source.path):
             matches = [match for match in matches if not os.path.isdir(match)]
+            if out is not None and (out / "journal.log").exists():
+                folder, inside = Path(os.path.realpath(out)), lru_cache(os.path.realpath)
+                matches = [m for m in matches if not Path(inside(os.path.dirname(m))).is_relative_to(folder)]
         if not matches:
             raise InvalidInput(f"source '{source.name}': no file matches {recipe.base / source.path}")
         for match in matches:
@@ -1234,9 +1239,10 @@ def _say_format(source: Source) -> str:
 
 
 def _shown(where: Path, recipe: Recipe) -> str:
-    if where.is_absolute() and not where.is_relative_to(recipe.base):
-        return where.as_posix()
-    return Path(os.path.relpath(where, recipe.base)).as_posix()
+    if not where.is_absolute() or where.is_relative_to(recipe.base):
+        where = Path(os.path.relpath(where, recipe.base))
+    # A name that is not UTF-8 can stand in no journal: its bytes are shown as escapes.
+    return os.fsencode(where.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _sized(item: Input, *, strict: bool) -> Input:

@@ -58,13 +58,13 @@ def replay(data: bytes) -> tuple[list[dict[str, Any]], int]:
 
 
 class Journal:
-    """An open journal, ready to append; whatever was torn has been cut off.
+    """An open journal, ready to append; what is torn stays until `cut`, for it may be damage that somebody can mend.
 
     A file that is no journal, or is damaged at its start so that nothing of it can be read, is left as it is.
 
     Attributes:
         records: The records found when it was opened, then those appended.
-        torn: Bytes that were cut off when it was opened.
+        torn: Bytes at its end that are no record.
 
     Raises:
         CorruptRun: The file is no journal.
@@ -78,19 +78,26 @@ class Journal:
             raise CorruptRun(f"{path} is no journal of a run, or damaged at its start: choose a new directory")
         self.torn = len(data) - whole
         self._file: BinaryIO = open(path, "r+b" if path.exists() else "w+b", buffering=0)  # noqa: SIM115
-        if self.torn or not whole:
+        self._whole = whole
+        if not whole:
+            self.cut()
+
+    def cut(self) -> None:
+        """Cuts off what is torn; a journal without any record begins anew."""
+        if self.torn or not self._whole:
             with self._named():
-                self._file.truncate(whole)
-                self._file.seek(whole)
-                if not whole:
+                self._file.truncate(self._whole)
+                self._file.seek(self._whole)
+                if not self._whole:
                     _write_all(self._file, MAGIC)
                 os.fsync(self._file.fileno())
-            fsync_folder(path.parent)
-        self._file.seek(0, os.SEEK_END)
+            fsync_folder(self.path.parent)
+        self.torn, self._whole = 0, self._whole or len(MAGIC)
 
     def append(self, *records: dict[str, Any]) -> None:
-        """Adds records and returns when they are on disk."""
+        """Adds records and returns when they are on disk; `cut` comes before."""
         with self._named():
+            self._file.seek(0, os.SEEK_END)
             _write_all(self._file, b"".join(map(frame, records)))
             os.fsync(self._file.fileno())
         self.records += records

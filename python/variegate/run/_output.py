@@ -172,9 +172,9 @@ class _Shares:
 
 def summed(shards: list[Record]) -> dict[str, dict[str, dict[str, int]]]:
     """The shares of all shards together, by name."""
-    total: dict[str, dict[str, Counter[str]]] = {}
+    total: dict[str, dict[str, Counter[str]]] = {name: {} for name in SHARED}
     for shard in shards:
         for name, values in shard["shares"].items():
             for value, counts in values.items():
-                total.setdefault(name, {}).setdefault(value, Counter()).update(counts)
+                total[name].setdefault(value, Counter()).update(counts)
     return {name: {value: dict(values[value]) for value in sorted(values)} for name, values in total.items()}
