@@ -132,14 +132,16 @@ def test_a_run_killed_anywhere_continues_to_the_same_bytes(zygote, reference, tm
     started = time.monotonic()
     kills, late, hits, committed = 0, 0, Counter(), []
     workers = itertools.cycle([1, 2, 3, 4])
-    while kills < KILLS or reference.stages.keys() - hits.keys():
+    # A stage without parts of its own has one record, after which the next stage follows at once.
+    aims = {stage for stage, ends in reference.stages.items() if len(ends) > 1}
+    while kills < KILLS or aims - hits.keys():
         assert late < 10 * KILLS, f"runs end before they can be killed: {kills} kills"
         assert kills < 3 * KILLS, f"no kill hits a stage that has committed something: {hits}"
         files = Files(tmp_path / f"killed-{kills}-{late}")
         instants = [draw.randrange(len(_journal.MAGIC), reference.length) for _ in range(6)]
-        for stage in sorted(reference.stages.keys() - hits.keys())[:6]:
+        for stage in sorted(aims - hits.keys())[:6]:
             ends = reference.stages[stage]  # aim at what no kill has hit, with a record of its own behind it
-            instants[stage % 6] = ends[0] if len(ends) == 1 else draw.randrange(ends[0], ends[-1])
+            instants[stage % 6] = draw.randrange(ends[0], ends[-1])
         for instant in sorted(instants)[: max(1, KILLS - kills)]:
             child = zygote.start(reference.recipe, files.out, workers=next(workers))
             if child.until(files.out / "journal.log", instant):
@@ -156,7 +158,7 @@ def test_a_run_killed_anywhere_continues_to_the_same_bytes(zygote, reference, tm
         finish(zygote, reference, files, workers=next(workers))
         shutil.rmtree(files.out)
     assert kills >= KILLS
-    assert hits.keys() == reference.stages.keys()
+    assert hits.keys() >= aims
     stages = {str(stage): hits[stage] for stage in sorted(hits)}
     seconds = time.monotonic() - started
     note("runs killed at random instants", seconds, monkeypatch, kills=kills, late=late, by_stage=stages)
@@ -385,19 +387,31 @@ def test_a_disk_may_be_full_under_any_file(shimmed, reference, disk):
     remount("size=16m")
     out, log, ballast = where / "out", where.with_name("calls.log"), where / "ballast"
     page, draw, files, met = os.sysconf("SC_PAGESIZE"), random.Random(3), Files(out), Counter()
-    for top in ("stages", "journal.log", "stages", "journal.log", "rejects", "journal.log", "data", "journal.log"):
+    tops = ["stages", "journal.log", "stages", "journal.log", "rejects", "journal.log", "data", "journal.log"]
+    for _ in range(40):
+        if not tops:
+            break
+        top = tops[0]
         kind, nth = "t", draw.randrange(1, 4) if top != "rejects" else 1  # a ledger may fit the page that it has
         if top == "journal.log":
-            kind, nth = "j", crossing(files, reference, page)
+            kind, nth = "j", crossing(files, reference, page) if (out / "journal.log").exists() else 1
         log.unlink(missing_ok=True)
         spec = shim(out, log=log, ballast=ballast, fill=f"{nth},w,{kind},/{top}")
         outcome = command(shimmed, reference.recipe, out, workers=draw.randrange(1, 4), shim=spec)
+        if outcome.status == 0:
+            # Records that were committed together made fewer writes than was reckoned: begin anew.
+            shutil.rmtree(out)
+            files = Files(out)
+            ballast.unlink(missing_ok=True)
+            continue
+        tops.pop(0)
         assert ballast.exists()
         full(outcome)
         paths = {call.path for call in faults.calls(log) if call.result == -errno.ENOSPC}
         met.update({Path(path).relative_to(out).parts[0] for path in paths})
         files.look()
         ballast.unlink()
+    assert not tops, f"no run was stopped under {tops[0]}"
     assert command(shimmed, reference.recipe, out).status == 0
     files.finished(reference.content)
     assert {"stages", "rejects", "data", "journal.log"} <= met.keys(), met
