@@ -25,7 +25,7 @@ import variegate as vg
 from _harness import RESULTS, Ledger, machine, met
 from variegate import demo, recipe, run
 from variegate.batch import TokenBatch
-from variegate.run import _context, _inputs, _passes, _records
+from variegate.run import _context, _inputs, _parse, _passes, _records
 
 SIZE = int(os.environ.get("RUN_BYTES", 2_000_000_000))
 WORKERS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -196,7 +196,7 @@ def bench_run_against_its_slowest_stage(tmp_path: Path, runs: Ledger):
     loaded = recipe.load(path)
     context = _context.Context(loaded, _inputs.list_inputs(loaded), tmp_path / "none")
     steps = {step.kind: step for step in _passes.steps(context)}
-    parsed = [_inputs.parse(unit, context.inputs, context.schema)[0] for unit in context.units({})]
+    parsed = [_parse.parse(unit, context.inputs, context.schema)[0] for unit in context.units({})]
     source = pa.concat_tables(map(context.tokenized, parsed)).combine_chunks()
     seconds = {}
     vg.set_num_threads(WORKERS)

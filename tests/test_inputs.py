@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from variegate import recipe as recipes
 from variegate.errors import InvalidInput
-from variegate.run import _inputs, _records, check, plan, run
+from variegate.run import _inputs, _parse, _records, _units, check, plan, run
 
 
 @pytest.fixture
@@ -37,11 +37,11 @@ class Read:
 
     def __init__(self, recipe):
         self.inputs = _inputs.list_inputs(recipe)
-        self.like = _records.schema(_inputs.kept_types(recipe, self.inputs), tokens=False, spans=False)
+        self.like = _records.schema(_units.kept_types(recipe, self.inputs), tokens=False, spans=False)
         self.digests, tables, self.problems = {}, [self.like.empty_table()], []
-        self.units = list(_inputs.units(recipe, self.inputs, self.digests))
+        self.units = list(_units.units(recipe, self.inputs, self.digests))
         for unit in self.units:
-            table, problems = _inputs.parse(unit, self.inputs, self.like)
+            table, problems = _parse.parse(unit, self.inputs, self.like)
             table.validate(full=True)
             tables.append(table)
             self.problems += problems
@@ -214,11 +214,11 @@ def test_cells_are_skipped_where_they_are_too_large(name, kind, tmp_path):
 PEAK = """
 import resource, sys
 from variegate import recipe as recipes
-from variegate.run import _inputs
+from variegate.run import _inputs, _units
 recipe = recipes.loads(sys.argv[1])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 listed = _inputs.list_inputs(recipe)
-found = [(len(unit.chunks), [(p.row, p.reason) for p in unit.problems]) for unit in _inputs.units(recipe, listed, {})]
+found = [(len(unit.chunks), [(p.row, p.reason) for p in unit.problems]) for unit in _units.units(recipe, listed, {})]
 print(found, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
 
@@ -554,7 +554,7 @@ def test_a_file_that_vanishes_is_an_entry(tmp_path):
     recipe = source(tmp_path, "*.jsonl")
     listed = _inputs.list_inputs(recipe)
     (tmp_path / "b.jsonl").unlink()
-    (unit,) = _inputs.units(recipe, listed, {})
+    (unit,) = _units.units(recipe, listed, {})
     assert ([chunk.file for chunk in unit.chunks], [p.file for p in unit.problems]) == ([0, 2], [1])
 
 
@@ -586,12 +586,19 @@ def test_a_file_that_changes_stops_the_run(name, strict, tmp_path):
             listed = _inputs.list_inputs(recipe)
             if early:
                 change()
-            units = _inputs.units(recipe, listed, {})
+            units = _units.units(recipe, listed, {})
             with pytest.raises(InvalidInput) as caught:  # noqa: PT012
                 next(units)
                 change()
                 list(units)
             assert str(caught.value).startswith(f"{path} changed while it was read: it had {len(whole)} bytes, and now")
+    path.write_bytes(whole)
+    os.utime(path, (0, 0))  # clocks of file systems may be slower than this test
+    units = _units.units(recipe, _inputs.list_inputs(recipe), {})
+    next(units)
+    path.write_bytes(whole)
+    with pytest.raises(InvalidInput, match=r"still has \d+ bytes, but was written to"):
+        list(units)
 
 
 def test_units_know_what_has_been_read(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from variegate.recipe import Augment, Dedup, Measure, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run._parts import Files, Part
+from variegate.run._units import Unit, kept_types, units
 
 __all__ = ["Context", "needs_tokens", "threads"]
 
@@ -45,15 +46,15 @@ class Context:
             for stage in recipe.stages
         )
         spans = any(isinstance(stage, Templates) for stage in recipe.stages)
-        kept = inputs.kept_types(recipe, listed)
+        kept = kept_types(recipe, listed)
         self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
         self.results: dict[str, dict[str, Any]] = {}
         self.pool: ThreadPoolExecutor | None = None
         self.ahead = 1
 
-    def units(self, digests: dict[int, str]) -> Iterator[inputs.Unit]:
+    def units(self, digests: dict[int, str]) -> Iterator[Unit]:
         """The content of all sources, cut into units; `digests` get the SHA-256 of each file."""
-        return inputs.units(self.recipe, self.inputs, digests)
+        return units(self.recipe, self.inputs, digests)
 
     @property
     def memory(self) -> int:

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 
 from variegate import _core
 from variegate.recipe import Augment, Dedup, Measure, Templates
-from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run._parts import Committed, ParquetDraft, Part
 from variegate.run._sets import Decision, DedupStep, MixStep, SetStep, targets
@@ -35,6 +34,7 @@ from variegate.run._stages import (
     Step,
     TemplatesStep,
 )
+from variegate.run._units import Unit
 
 if TYPE_CHECKING:
     from variegate.batch import TokenBatch
@@ -174,7 +174,7 @@ class RecordPass(Pass):
         at: int,
         outcomes: Callable[[], Iterator[Outcome]],
         *,
-        unit: inputs.Unit | None = None,
+        unit: Unit | None = None,
         part: Part | None = None,
     ) -> Task:
         released = [] if part is None or part.file is None else [part.file["path"]]

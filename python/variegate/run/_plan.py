@@ -14,10 +14,13 @@ from pathlib import Path
 from variegate.recipe import Mix, Recipe, Templates
 from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
+from variegate.run._columns import count_rows
 from variegate.run._context import Context
 from variegate.run._engine import committed_files, processors, run_in
 from variegate.run._journal import replay
+from variegate.run._parse import parse
 from variegate.run._stages import check_licenses
+from variegate.run._units import Unit, units
 
 __all__ = ["Plan", "PlannedSource", "PlannedStage", "plan"]
 
@@ -80,9 +83,9 @@ class Plan:
 class _Sample(Context):
     """The context of a run over a few units."""
 
-    taken: tuple[inputs.Unit, ...] = ()
+    taken: tuple[Unit, ...] = ()
 
-    def units(self, digests: dict[int, str]) -> Iterator[inputs.Unit]:
+    def units(self, digests: dict[int, str]) -> Iterator[Unit]:
         """The units of the sample."""
         return iter(self.taken)
 
@@ -106,16 +109,16 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, workers: int | None = None)
     sources, taken, sampled = [], [], 0
     for source in recipe.sources:
         files = [item for item in listed if item.source == source.name]
-        units = inputs.units(recipe.model_copy(update={"sources": [source]}), listed, {})
-        first = next(units, None)
+        cut = units(recipe.model_copy(update={"sources": [source]}), listed, {})
+        first = next(cut, None)
         if first is None:
             continue
         total = sum(item.bytes * (COMPRESSION if item.where.suffix in (".gz", ".zst") else 1) for item in files)
-        seen = sum(len(c.data) if isinstance(c.data, bytes) else int(c.data.nbytes) for c in first.chunks)
-        found = len(inputs.parse(first, listed, context.schema)[0])
-        rows, whole = found, next(units, None) is None
+        seen = sum(chunk.bulk for chunk in first.chunks)
+        found = len(parse(first, listed, context.schema)[0])
+        rows, whole = found, next(cut, None) is None
         if not whole and all(item.format == "parquet" for item in files):
-            rows, exact = sum(inputs.rows(item) or 0 for item in files), True
+            rows, exact = sum(count_rows(item) or 0 for item in files), True
         else:
             rows, exact = found if whole else round(found * max(1.0, total / max(1, seen))), whole
         sources.append(PlannedSource(source.name, len(files), sum(item.bytes for item in files), rows, exact))

@@ -27,6 +27,8 @@ from variegate.provenance import licenses
 from variegate.recipe import Augment, Measure, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
+from variegate.run._parse import parse
+from variegate.run._units import Unit
 
 if TYPE_CHECKING:
     from variegate.batch import TextBatch, TokenBatch
@@ -82,10 +84,10 @@ class Read(Step):
 
     kind = "read"
 
-    def produce(self, unit: inputs.Unit) -> Iterator[Outcome]:
+    def produce(self, unit: Unit) -> Iterator[Outcome]:
         """Parses one unit."""
         context = self.context
-        rows, problems = inputs.parse(unit, context.inputs, context.schema)
+        rows, problems = parse(unit, context.inputs, context.schema)
         fatal = [problem for problem in problems if problem.reason != inputs.EMPTY_FILE]
         if fatal and context.recipe.strict:
             raise InvalidInput(inputs.complaint(fatal[0], context.inputs))
