@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from variegate import _core, provenance
 from variegate.recipe import Augment, Dedup, Measure, Recipe, Templates
@@ -22,7 +24,10 @@ from variegate.run import _records as records
 from variegate.run._parts import Files, Part
 from variegate.run._units import Unit, kept_types, units
 
-__all__ = ["Context", "needs_tokens", "threads"]
+if TYPE_CHECKING:
+    from variegate.batch import TokenBatch
+
+__all__ = ["Context", "needs_tokens", "threads", "token_batch"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -50,7 +55,27 @@ class Context:
         self.schema = records.schema(kept, tokens=self.wants_tokens, spans=spans)
         self.results: dict[str, dict[str, Any]] = {}
         self.pool: ThreadPoolExecutor | None = None
-        self.ahead = 1
+        self.at_once = 1
+        self._thread = threading.local()
+
+    @contextmanager
+    def at_work(self, wanted: int) -> Iterator[ThreadPoolExecutor]:
+        """The threads of a run: as many as wanted, or as the memory allows."""
+
+        def enlist() -> None:
+            self._thread.ours = True
+
+        self.at_once = self.workers(wanted)
+        with (
+            ThreadPoolExecutor(self.at_once, "variegate", initializer=enlist) as self.pool,
+            threads(wanted),
+        ):
+            yield self.pool
+
+    @property
+    def ahead(self) -> int:
+        """How many tasks may wait."""
+        return 2 * self.at_once
 
     def units(self, digests: dict[int, str]) -> Iterator[Unit]:
         """The content of all sources, cut into units; `digests` get the SHA-256 of each file."""
@@ -86,11 +111,14 @@ class Context:
         batch = self.tokenizer.encode(TextBatch(*records.ragged(rows["text"]), ids=ids))
         return batch.tokens, batch.offsets
 
+    @cached_property
+    def cell(self) -> type[np.unsignedinteger[Any]]:
+        """What holds any token."""
+        return np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
+
     def content(self, tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """A hash of each row of tokens, `uint8[rows, 16]`, to tell rows of one run apart."""
-        width = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32
-        cells = tokens.astype(width, copy=False).view(np.uint8), offsets * width().itemsize
-        return np.ascontiguousarray(provenance.record_hashes([cells])[:, :16])
+        return np.ascontiguousarray(provenance.record_hashes([records.cells(tokens, offsets, self.cell)])[:, :16])
 
     def tokenized(self, rows: pa.Table) -> pa.Table:
         """The rows with their tokens, where the run needs them."""
@@ -102,9 +130,9 @@ class Context:
     def map(self, work: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
         """Does the work for each item on the threads of the run, a few ahead; the results come in order.
 
-        Not to be called from one of those threads.
+        Called by one of those threads it does the work there.
         """
-        if self.pool is None:
+        if self.pool is None or hasattr(self._thread, "ours"):
             yield from map(work, items)
             return
         waiting: deque[Future[U]] = deque()
@@ -135,9 +163,31 @@ class Context:
         with suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
 
+    @property
+    def text_columns(self) -> list[str]:
+        """Columns of a part that `readable` makes its texts of."""
+        return ["text", "tokens"] if self.wants_tokens else ["text"]
+
+    def stored_tokens(self, piece: pa.Table) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+        """Tokens and offsets of rows of a part."""
+        return records.cell_tokens(piece["tokens"], self.cell)
+
+    def readable(self, piece: pa.Table) -> pa.Table:
+        """Rows of a part with their texts, and without their tokens."""
+        if not self.wants_tokens:
+            return piece
+        texts = self._decoded(*self.stored_tokens(piece))
+        if piece["text"].null_count < len(piece):
+            texts = pc.coalesce(piece["text"], texts)
+        return piece.set_column(piece.column_names.index("text"), "text", texts).drop_columns("tokens")
+
+    def _decoded(self, tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> pa.Array:
+        texts = self.tokenizer.decode(token_batch(tokens, offsets))
+        return records.strings(texts.data, texts.offsets)
+
     def stored_schema(self, sketches: dict[str, _core.NearParams]) -> pa.Schema:
-        """Columns of a part: those of the rows but for the tokens, and what later stages need of them."""
-        fields = [field for field in self.schema if field.name != "tokens"]
+        """Columns of a part: those of the rows, and what later stages need of them."""
+        fields = [pa.field("tokens", pa.binary()) if field.name == "tokens" else field for field in self.schema]
         fields.append(pa.field("n_bytes", pa.uint32()))
         if self.wants_tokens:
             fields.append(pa.field("n_tokens", pa.uint32()))
@@ -148,12 +198,16 @@ class Context:
         return pa.schema(fields)
 
     def stored(self, rows: pa.Table, sketches: dict[str, _core.NearParams], like: pa.Schema) -> pa.Table:
-        """The rows as a part holds them."""
+        """The rows as a part holds them: a text that its tokens spell is not laid down, for they are half as large."""
         columns = {field.name: rows[field.name] for field in self.schema if field.name != "tokens"}
         columns["n_bytes"] = pa.array(records.text_bytes(rows["text"]).astype(np.uint32))
         if not self.wants_tokens:
             return pa.table(columns, schema=like)
         tokens, offsets = records.token_arrays(rows["tokens"])
+        spelt = pc.equal(rows["text"], self._decoded(tokens, offsets))
+        all_spelt = pc.all(spelt).as_py()
+        columns["text"] = pa.nulls(len(rows), pa.string()) if all_spelt else pc.if_else(spelt, None, rows["text"])
+        columns["tokens"] = records.cell_column(*records.cells(tokens, offsets, self.cell))
         columns["n_tokens"] = pa.array(np.diff(offsets).astype(np.uint32))
         if self.wants_content:
             columns["content"] = records.id_column(self.content(tokens, offsets))
@@ -161,6 +215,13 @@ class Context:
             for band, keys in enumerate(params.keys(tokens, offsets)):
                 columns[records.key_name(name, band)] = pa.array(keys)
         return pa.table(columns, schema=like)
+
+
+def token_batch(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> TokenBatch:
+    """Rows of tokens of which nothing is drawn, so that they need no ids."""
+    from variegate.batch import TokenBatch
+
+    return TokenBatch(tokens, offsets, ids=np.zeros(len(offsets) - 1, np.uint64))
 
 
 @contextmanager

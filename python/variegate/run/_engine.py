@@ -34,7 +34,7 @@ from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run import _store as store
-from variegate.run._context import Context, threads
+from variegate.run._context import Context, threads, token_batch
 from variegate.run._journal import Journal, replay
 from variegate.run._output import Shards, summed
 from variegate.run._parts import Committed, Part
@@ -47,7 +47,6 @@ from variegate.run._passes import (
     made_parts,
     passes,
     steps,
-    token_batch,
 )
 from variegate.run._sets import SetStep, check_unique, count_distinct
 from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_licenses, plain
@@ -251,9 +250,7 @@ class _Engine:
             store.make_folder(self.out / name)
         parts: list[Part] = []
         funnel: list[Record] = []
-        pool = ThreadPoolExecutor(self.context.workers(self.workers), thread_name_prefix="variegate")
-        self.context.pool, self.context.ahead = pool, 2 * self.context.workers(self.workers)
-        with pool, threads(self.workers):
+        with self.context.at_work(self.workers) as pool:
             for work in self.passes:
                 parts = self.run_pass(pool, work, parts, funnel)
                 self.first = False
@@ -265,7 +262,7 @@ class _Engine:
         """The first record of the journal: what makes this run this run."""
         return {
             "record": "start",
-            "format": 2,
+            "format": 3,
             "variegate": _core.__version__,
             "randomness": _core.RANDOMNESS_SCHEME,
             "recipe_hash": self.recipe.hash(),
@@ -478,10 +475,14 @@ class _Engine:
         """The measures of the rows of all parts, and of the reference as it was read."""
         context = self.context
         sketch = self.sketch(ALL_TOKENS)
-        for part in parts:
-            for ledger in part.dropped:
-                for piece in context.files.groups(ledger, ["text"]):
-                    sketch.subtract(Sketch.build(token_batch(*context.encode(piece))))
+
+        def lost(ledger: Committed) -> list[Sketch]:
+            pieces = context.files.groups(ledger, ["text"])
+            return [Sketch.build(token_batch(*context.encode(piece))) for piece in pieces]
+
+        for counts in context.map(lost, [ledger for part in parts for ledger in part.dropped]):
+            for count in counts:
+                sketch.subtract(count)
 
         def content() -> Iterator[npt.NDArray[np.uint8]]:
             return (records.ids_of(piece["content"]) for piece in context.pieces(parts, ["content"]))

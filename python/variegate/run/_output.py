@@ -32,7 +32,7 @@ class Shards:
         self.step = context.recipe.output.rows_per_shard
         self.starts = np.cumsum([0, *(part.rows for part in parts)]).tolist()
         self.rows: int = self.starts[-1]
-        self.columns = [name for name in context.schema.names if name not in ("tokens", "id")]
+        self.columns = [name for name in context.schema.names if name != "id"]
         if context.wants_tokens:
             self.columns.append("n_tokens")
 
@@ -75,7 +75,7 @@ class Shards:
             for piece in self.context.files.pieces(self.parts[number], self.columns):
                 low, high = max(start - at, 0), min(stop - at, len(piece))
                 if low < high:
-                    yield piece.slice(low, high - low)
+                    yield self.context.readable(piece.slice(low, high - low))
                 at += len(piece)
             number += 1
 
@@ -121,7 +121,9 @@ class Shards:
         name = f"part-{shard:05d}"
         if self.context.recipe.output.format != "parquet":
             return LinesDraft(self.context, name)
-        like = self.context.schema.empty_table().select([name for name in self.columns if name != "n_tokens"])
+        like = self.context.schema.empty_table().select(
+            [name for name in self.columns if name not in ("tokens", "n_tokens")]
+        )
         return ParquetDraft(self.context.out, "data", name, records.output_table(like).schema, final=True)
 
 

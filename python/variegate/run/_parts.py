@@ -136,11 +136,12 @@ class ParquetDraft:
         self._out = out
         self._draft = store.Draft(out / folder, stem, "parquet")
         names = [f"provenance.{name}" for name in _REPEATED if name in provenance.FIELDS] if final else _REPEATED
+        texts = [field.name for field in schema if pa.types.is_string(field.type) or pa.types.is_nested(field.type)]
         self._writer = pq.ParquetWriter(
             self._draft,
             schema,
-            compression="zstd",
-            compression_level=1,
+            compression="zstd" if final else dict.fromkeys(texts, "zstd"),
+            compression_level=1 if final else dict.fromkeys(texts, 1),
             use_dictionary=[name for name in names if final or name in schema.names] or False,
             write_statistics=final,
         )

@@ -14,14 +14,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import _core
 from variegate.recipe import Augment, Dedup, Measure, Templates
 from variegate.run import _records as records
+from variegate.run._context import token_batch
 from variegate.run._parts import Committed, ParquetDraft, Part
 from variegate.run._sets import Decision, DedupStep, MixStep, SetStep, targets
 from variegate.run._stages import (
@@ -37,10 +36,9 @@ from variegate.run._stages import (
 from variegate.run._units import Unit
 
 if TYPE_CHECKING:
-    from variegate.batch import TokenBatch
     from variegate.run._context import Context
 
-__all__ = ["Pass", "Record", "RecordPass", "Task", "filter_tasks", "made_parts", "passes", "steps", "token_batch"]
+__all__ = ["Pass", "Record", "RecordPass", "Task", "filter_tasks", "made_parts", "passes", "steps"]
 
 Record = dict[str, Any]
 """A record of the journal."""
@@ -159,10 +157,13 @@ class RecordPass(Pass):
     def incoming(self, part: Part) -> Iterator[Outcome]:
         """The rows of an earlier part, as the first stage takes them."""
         first = self.steps[0]
-        columns = [field.name for field in self.context.schema if field.name != "tokens"]
-        for piece in self.context.files.pieces(part, columns):
-            texts = records.table({name: piece[name] for name in columns}, self.context.schema, len(piece))
-            rows = self.context.tokenized(texts)
+        context = self.context
+        for piece in context.files.pieces(part, context.schema.names):
+            rows = context.readable(piece)
+            columns = dict(zip(rows.column_names, rows.columns, strict=True))
+            if context.wants_tokens:
+                columns["tokens"] = records.token_lists(*context.stored_tokens(piece))
+            rows = records.table(columns, context.schema, len(piece))
             if isinstance(first, AugmentStep):
                 yield from first.derive(rows, examples=part.number < EXAMPLE_PARTS)
             else:
@@ -270,13 +271,6 @@ class _Reference:
         batch = token_batch(*records.token_arrays(rows["tokens"]))
         self.sketch.update(batch)
         self.content.append(self.context.content(batch.tokens, batch.offsets).tobytes())
-
-
-def token_batch(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64]) -> TokenBatch:
-    """Rows of tokens of which nothing is drawn, so that they need no ids."""
-    from variegate.batch import TokenBatch
-
-    return TokenBatch(tokens, offsets, ids=np.zeros(len(offsets) - 1, np.uint64))
 
 
 def steps(context: Context) -> list[Step]:

@@ -137,6 +137,27 @@ def token_arrays(column: pa.ChunkedArray | pa.Array) -> tuple[npt.NDArray[np.uin
     return tokens.astype(np.uint32, copy=False), offsets - offsets[0]
 
 
+def cells(tokens: npt.NDArray[np.uint32], offsets: npt.NDArray[np.int64], width: type[np.unsignedinteger]) -> Ragged:
+    """Tokens as little-endian bytes of a narrower type that they fit."""
+    narrow = tokens.astype(np.dtype(width).newbyteorder("<"), copy=False)
+    return narrow.view(np.uint8), offsets * narrow.itemsize
+
+
+def cell_column(values: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> pa.Array:
+    """Bytes as a column of binaries."""
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(values)]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, buffers)
+
+
+def cell_tokens(
+    column: pa.ChunkedArray | pa.Array, width: type[np.unsignedinteger]
+) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int64]]:
+    """Tokens and offsets of a column that `cell_column` made of `cells`."""
+    values, offsets = ragged(column)
+    kind = np.dtype(width).newbyteorder("<")
+    return values.view(kind).astype(np.uint32), offsets // kind.itemsize
+
+
 def ids_of(column: pa.ChunkedArray | pa.Array) -> npt.NDArray[np.uint8]:
     """Record ids as `uint8[rows, 16]`."""
     return ragged(column)[0].reshape(-1, 16)

@@ -85,8 +85,20 @@ class DedupStep(SetStep):
             lengths[at : at + len(piece)] = records.flat(piece["n_tokens"]).to_numpy()
             at += len(piece)
         duplicates = _Duplicates(self)
-        for rows, fits in self.groups(self.components(parts, lengths), lengths):
-            duplicates.add(self.compare(loader, rows) if fits else self.compare_crowd(loader, rows, lengths))
+        crowds: list[Rows] = []
+
+        def groups() -> Iterator[Rows]:
+            for rows, fits in self.groups(self.components(parts, lengths), lengths):
+                if fits:
+                    yield rows
+                else:
+                    crowds.append(rows)
+
+        for found in self.context.map(lambda rows: self.compare(loader, rows), groups()):
+            duplicates.add(found)
+            self.context.give_back()
+        for rows in crowds:
+            duplicates.add(self.compare_crowd(loader, rows, lengths))
             self.context.give_back()
         return duplicates, {"examples": self.examples(loader, duplicates)}
 
@@ -121,7 +133,11 @@ class DedupStep(SetStep):
         return joined.roots()
 
     def groups(self, roots: npt.NDArray[np.uint32], lengths: npt.NDArray[np.uint32]) -> Iterator[tuple[Rows, bool]]:
-        """Whole components that fit the budget together, or one that does not fit by itself, as rows ascending."""
+        """Whole components that fit one thread's share of the budget together, or one that does not by itself.
+
+        Rows are ascending.
+        """
+        share = self.budget // self.context.at_once
         rows = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
         pairs = roots[rows].astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
         pairs.sort()
@@ -132,9 +148,9 @@ class DedupStep(SetStep):
         del rows, pairs
         done = at = 0
         while at < len(last):
-            upto = max(at + 1, int(np.searchsorted(ends, done + self.budget, side="right")))
+            upto = max(at + 1, int(np.searchsorted(ends, done + share, side="right")))
             group = np.sort(members[0 if at == 0 else last[at - 1] + 1 : last[upto - 1] + 1]).astype(np.int64)
-            yield group, int(ends[upto - 1]) - done <= self.budget
+            yield group, int(ends[upto - 1]) - done <= share
             done, at = int(ends[upto - 1]), upto
 
     def costs(self, lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
@@ -198,8 +214,9 @@ class DedupStep(SetStep):
         rows = np.unique(np.concatenate([some.row, some.keeper]))
         texts: dict[int, tuple[str, str]] = {}
         for part in loader.holding(rows):
-            for numbers, table in loader.tables(part, rows, ["record_id", "text"]):
-                for number, row in zip(numbers.tolist(), table.to_pylist(), strict=True):
+            for numbers, table in loader.tables(part, rows, ["record_id", *self.context.text_columns]):
+                readable = self.context.readable(table)
+                for number, row in zip(numbers.tolist(), readable.to_pylist(), strict=True):
                     texts[number] = (row["record_id"].hex(), row["text"][:DUPLICATE_CHARACTERS])
         shown = []
         for row, keeper, similarity, copy in zip(some.row, some.keeper, some.similarity, some.copy, strict=True):
@@ -291,13 +308,15 @@ class _Duplicates(Decision):
         found = self.between(start, start + part.rows)
         if not len(found.row):
             return
-        for piece in self.step.context.files.pieces(part, ["record_id", "n_tokens", "text", "file", "row"]):
+        context = self.step.context
+        columns = ["record_id", "n_tokens", *context.text_columns, "file", "row"]
+        for piece in context.files.pieces(part, columns):
             low, high = np.searchsorted(found.row, (start, start + len(piece)))
             if low < high:
                 mine = found.take(slice(low, high))
                 reasons = pa.array(np.where(mine.copy, _reason(True), _reason(False)))
                 more = {"kept": records.hex_ids(mine.kept), "similarity": pa.array(mine.similarity)}
-                gone = piece.take(pa.array(mine.row - start))
+                gone = context.readable(piece.take(pa.array(mine.row - start)))
                 yield self.step.reject(gone, reasons, **more), _tokens(gone)
             start += len(piece)
 
@@ -350,7 +369,7 @@ class _Loader:
 
     def _part(self, number: int, rows: Rows, lengths: npt.NDArray[np.uint32] | None) -> _Loaded:
         light = lengths is not None
-        columns = ["record_id", "kind", "generation", *([] if light else ["text"])]
+        columns = ["record_id", "kind", "generation", *([] if light else ["tokens"])]
         found = list(self.tables(number, rows, columns))
         mine = np.concatenate([numbers for numbers, _ in found])
         table = pa.concat_tables(table for _, table in found)
@@ -360,8 +379,8 @@ class _Loader:
         if lengths is not None:
             sizes = lengths[mine].astype(np.int64)
             return _Loaded(identity, synthetic, generation, sizes, np.empty(0, np.uint32))
-        tokens, offsets = self.context.encode(table)
-        return _Loaded(identity, synthetic, generation, np.diff(offsets), tokens.copy())
+        tokens, offsets = self.context.stored_tokens(table)
+        return _Loaded(identity, synthetic, generation, np.diff(offsets), tokens)
 
 
 class MixStep(SetStep):
@@ -487,15 +506,16 @@ class _Surplus(Decision):
         """Entries for the rows of a part that go, and how many tokens those have."""
         if not self.limits:
             return
-        counted = ["n_tokens"] if self.step.context.wants_tokens else []
-        columns = ["record_id", "kind", "source", "text", "file", "row", *counted]
-        for piece in self.step.context.files.pieces(part, columns):
+        context = self.step.context
+        counted = ["n_tokens"] if context.wants_tokens else []
+        columns = ["record_id", "kind", "source", *context.text_columns, "file", "row", *counted]
+        for piece in context.files.pieces(part, columns):
             reasons = np.full(len(piece), "", "U16")
             for limit in self.limits:
                 reasons[limit.over(piece)] = limit.reason
             gone = reasons != ""
             if gone.any():
-                rows = piece.filter(pa.array(gone))
+                rows = context.readable(piece.filter(pa.array(gone)))
                 yield self.step.reject(rows, pa.array(reasons[gone])), _tokens(rows)
 
 

@@ -3,6 +3,8 @@
 //! The `tokenizers` crate is the reference for what a `tokenizer.json` means. What is added here: batches in flat
 //! buffers, offsets in bytes, the bytes behind every token, and errors where the crate would be silent or random.
 
+mod pieces;
+
 use sha2::{Digest, Sha256};
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
@@ -13,6 +15,7 @@ use tokenizers::{AddedToken, Decoder, NormalizerWrapper, PostProcessorWrapper, P
 use crate::error::{Error, Result};
 use crate::par;
 use crate::ragged::{Ragged, RaggedBuf};
+use pieces::Pieces;
 
 /// Bytes of text, or tokens, that one task of a thread takes.
 const GRAIN: usize = 1 << 14;
@@ -35,6 +38,7 @@ pub struct Tokenizer {
     special: Vec<u32>,
     bytes: RaggedBuf<u8>,
     known: Vec<bool>,
+    pieces: Pieces,
     /// Decoding is joining the bytes of the tokens, and nothing else.
     joins_bytes: bool,
     /// The post-processor takes white space off the offsets.
@@ -89,6 +93,7 @@ impl Tokenizer {
             special,
             bytes: RaggedBuf::default(),
             known: Vec::new(),
+            pieces: Pieces::default(),
         };
         tokenizer.fill_token_bytes()?;
         Ok(tokenizer)
@@ -280,24 +285,26 @@ impl Tokenizer {
             let mut out = RaggedBuf::default();
             for r in range {
                 let row = tokens.row(r);
-                if let Some(i) = row.iter().position(|&id| !self.known.get(id as usize).is_some_and(|&known| known)) {
-                    return Err(Error::invalid(format!(
+                let unknown = |i: usize| {
+                    Error::invalid(format!(
                         "row {r}: token {} at position {i} is not in the vocabulary (size {})",
                         row[i],
                         self.vocab_size()
-                    )));
-                }
+                    ))
+                };
                 if self.joins_bytes {
                     let start = out.values.len();
-                    for &id in row.iter().filter(|id| skipped.binary_search(id).is_err()) {
-                        out.values.extend_from_slice(self.bytes.view().row(id as usize));
-                    }
+                    self.pieces.join(row, self.bytes.view(), skipped, &mut out.values).map_err(unknown)?;
                     if std::str::from_utf8(&out.values[start..]).is_err() {
                         let mended = String::from_utf8_lossy(&out.values[start..]).into_owned();
                         out.values.truncate(start);
                         out.values.extend_from_slice(mended.as_bytes());
                     }
                 } else {
+                    let absent = |&id: &u32| !self.known.get(id as usize).is_some_and(|&known| known);
+                    if let Some(i) = row.iter().position(absent) {
+                        return Err(unknown(i));
+                    }
                     let decoded = self.hf.decode(row, skip_special_tokens);
                     let decoded = decoded.map_err(|e| Error::invalid(format!("row {r}: cannot decode: {e}")))?;
                     out.values.extend_from_slice(decoded.as_bytes());
@@ -390,6 +397,7 @@ impl Tokenizer {
             }
             self.bytes.end_row();
         }
+        self.pieces = Pieces::new(self.bytes.view(), &self.known);
         Ok(())
     }
 }
