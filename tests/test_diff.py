@@ -287,7 +287,7 @@ def write(folder: Path, content: Set, form: str, per_file: int) -> Path:
     (folder / "manifest.json").write_text(text)
     (folder / "recipe.lock.yaml").write_text(yaml.safe_dump({"recipe": {}, "versions": {}}))
     (folder / "report.json").write_text('{"measures": {}}')
-    finish = {"record": "finish", "manifest": hashlib.sha256(text.encode()).hexdigest()}
+    finish = {"record": "finish", "sha256": {"manifest.json": hashlib.sha256(text.encode()).hexdigest()}}
     (folder / "journal.log").write_bytes(MAGIC + frame({"record": "start"}) + frame(finish))
     return folder
 

@@ -46,7 +46,7 @@ def test_what_cannot_be_met_is_said():
     with pytest.raises(InvalidInput) as caught:
         mix.cap_synthetic(np.array([False, False]), np.array([1, 1]), ids, max_synthetic=0.5)
     assert str(caught.value) == (
-        "max_synthetic 0.5 cannot be met: none of the 2 records is human (kind: human), "
+        "max_synthetic 0.5 cannot be met: of 2 records none that is human (kind: human) holds anything, "
         "so any synthetic record makes the set wholly synthetic"
     )
     with pytest.raises(InvalidInput, match=r"^max_synthetic must be between 0 and 1, not 1\.5$"):

@@ -478,8 +478,16 @@ def test_the_mix_caps_and_retains(tmp_path):
     text = AUGMENTED.replace("{variants: 2,", "{variants: 2, keep_source: false,") + "mix: {retain_real: 0.5}\n"
     with pytest.raises(InvalidInput) as caught:
         run(make(tmp_path, text), tmp_path / "none")
-    assert str(caught.value) == "retain_real 0.5 is not met: 0 of 200 human records remain (0.0000)"
+    assert str(caught.value) == (
+        "retain_real 0.5 is not met: 0 of 200 human records remain (0.0000) "
+        f"(what was done until then is in {tmp_path / 'none'}: another recipe needs a new directory)"
+    )
     assert not any((tmp_path / "none" / "data").iterdir())
+    text = AUGMENTED.replace("kind: human", "kind: unknown") + "mix: {max_synthetic: 0.25}\n"
+    for refused in (lambda recipe: run(recipe, tmp_path / "more"), plan):
+        with pytest.raises(RecipeError, match=r":\d+:\d+: max_synthetic 0.25 cannot be met: no source is human"):
+            refused(make(tmp_path, text))
+    assert not (tmp_path / "more").exists()
 
 
 def test_a_plan_counts_without_writing(tmp_path):
@@ -497,6 +505,19 @@ def test_a_plan_counts_without_writing(tmp_path):
     once = sum(len(record["text"].encode()) for record in records)
     assert planned.text_bytes == pytest.approx(once * made.rows / 100, rel=0.02)
     assert 0 < planned.disk_bytes <= planned.peak_bytes
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_plan_looks_on_where_a_sample_is_of_no_use(tmp_path):
+    bad = b"no JSON\n" * 400
+    recipe = make(tmp_path, "strict: false\n" + AUGMENTED, lines(100))
+    (tmp_path / "in.jsonl").write_bytes(bad + (tmp_path / "in.jsonl").read_bytes())
+    planned = plan(recipe)
+    assert planned.sources[0].rows > 0
+    assert planned.rows > 0
+    grammar = "  - templates: {count: 150, grammar: 'task = {a=int 0..99}'}\n"
+    with pytest.raises(InvalidInput, match="asks for 150 records, but its grammar has 100"):
+        plan(make(tmp_path, AUGMENTED.replace("output:", grammar + "output:"), lines(4000)))
 
 
 def test_progress_is_told(tmp_path):
@@ -769,15 +790,20 @@ def test_every_kind_of_damage_has_its_message(tmp_path):
     path.write_bytes(data)
     extra = out / "data" / "more.parquet"
     extra.write_bytes(data)
-    assert corrupt(out) == f"{extra} does not belong to the set: the manifest does not list it"
+    assert corrupt(out) == f"{extra} does not belong to the set: the journal does not list it"
     extra.unlink()
-    manifest = out / "manifest.json"
-    text = manifest.read_text()
-    manifest.write_text(text.replace('"human"', '"humane"'))
-    assert corrupt(out) == f"{manifest} was altered: its SHA-256 is not the one in the journal"
-    manifest.unlink()
-    assert corrupt(out) == f"{manifest} is missing"
-    manifest.write_text(text)
+    extra = out / "rejects" / "more.parquet"
+    extra.write_bytes(data)
+    assert corrupt(out) == f"{extra} does not belong to the ledger: the journal does not list it"
+    extra.unlink()
+    for name in ("manifest.json", "recipe.lock.yaml", "report.json"):
+        document = out / name
+        text = document.read_text()
+        document.write_text(text.replace("human", "humane", 1))
+        assert corrupt(out) == f"{document} was altered: its SHA-256 is not the one in the journal"
+        document.unlink()
+        assert corrupt(out) == f"{document} is missing"
+        document.write_text(text)
     rejects = next((out / "rejects").rglob("*.parquet"), None) or next((out / "stages").rglob("*.parquet"))
     held = rejects.read_bytes()
     rejects.write_bytes(held[:-1] + bytes([held[-1] ^ 128]))

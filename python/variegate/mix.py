@@ -71,8 +71,8 @@ def synthetic_room(real: int, rows: int, *, max_synthetic: float) -> int:
     """
     if real == 0:
         raise InvalidInput(
-            f"max_synthetic {max_synthetic} cannot be met: none of the {rows} records is human (kind: human), "
-            "so any synthetic record makes the set wholly synthetic"
+            f"max_synthetic {max_synthetic} cannot be met: of {rows} records none that is human (kind: human) holds "
+            "anything, so any synthetic record makes the set wholly synthetic"
         )
     share = Fraction(str(float(max_synthetic)))
     return real * share.numerator // (share.denominator - share.numerator)

@@ -63,10 +63,11 @@ def check(out: str | os.PathLike[str]) -> CheckResult:
     listed = {item["path"] for item in manifest["files"]}
     if listed != shards.keys():
         raise CorruptRun(f"{folder / 'manifest.json'} and journal.log disagree about the files of the set")
-    for name in sorted(p.relative_to(folder).as_posix() for p in (folder / "data").rglob("*") if not p.is_dir()):
-        if name not in shards:
-            raise CorruptRun(f"{folder / name} does not belong to the set: the manifest does not list it")
     ledgers = {name: file for name, file in engine.committed_files(journal).items() if name.startswith("rejects/")}
+    for top, known, what in (("data", shards, "set"), ("rejects", ledgers, "ledger")):
+        for path in sorted(path for path in (folder / top).rglob("*") if not path.is_dir()):
+            if path.relative_to(folder).as_posix() not in known:
+                raise CorruptRun(f"{path} does not belong to the {what}: the journal does not list it")
     for name, file in [*((name, record["file"]) for name, record in shards.items()), *ledgers.items()]:
         engine.verify_file(folder, name, file)
     roots = [_root(folder, record) for record in sorted(shards.values(), key=lambda record: record["part"])]
@@ -103,17 +104,12 @@ def finished(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     finish = journal[-1]
     if finish.get("record") != "finish":
         raise CorruptRun(f"{folder} is not finished: run the same command again to continue")
-    return journal, _manifest(folder, finish)
-
-
-def _manifest(folder: Path, finish: dict[str, Any]) -> dict[str, Any]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        raise CorruptRun(f"{path} is missing")
-    if store.sha256_file(path) != finish["manifest"]:
-        raise CorruptRun(f"{path} was altered: its SHA-256 is not the one in the journal")
-    manifest: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    return manifest
+    for name, digest in finish["sha256"].items():
+        if not (folder / name).is_file():
+            raise CorruptRun(f"{folder / name} is missing")
+        if store.sha256_file(folder / name) != digest:
+            raise CorruptRun(f"{folder / name} was altered: its SHA-256 is not the one in the journal")
+    return journal, json.loads((folder / "manifest.json").read_text("utf-8"))
 
 
 def _root(folder: Path, record: dict[str, Any]) -> bytes:

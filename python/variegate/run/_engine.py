@@ -49,10 +49,12 @@ from variegate.run._passes import (
     steps,
 )
 from variegate.run._sets import SetStep, check_unique, count_distinct
-from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_licenses, plain
+from variegate.run._stages import AugmentStep, MeasureStep, Read, Step, check_recipe, plain
 
 __all__ = ["Event", "RunResult", "committed_files", "run", "verify_file"]
 
+DOCUMENTS = ("manifest.json", "recipe.lock.yaml", "report.json")
+"""Files that say what a finished run did."""
 PARTS = ("stages", "rejects", "data")
 """Folders of a run directory that hold what passes have made."""
 ALL_TOKENS = "all tokens"
@@ -147,7 +149,7 @@ def run(
         recipe = load_recipe(recipe)
     if workers is not None and workers < 1:
         raise InvalidInput(f"workers must be 1 or more, not {workers}")
-    check_licenses(recipe)
+    check_recipe(recipe)
     return run_in(Context(recipe, inputs.list_inputs(recipe, Path(out)), Path(out)), workers or processors(), progress)
 
 
@@ -174,12 +176,15 @@ def run_in(context: Context, workers: int, progress: Callable[[Event], None] | N
             engine = _Engine(context, stages, journal, workers, progress, started)
             try:
                 return engine.run()
-            except (InvalidInput, RunConflict):
+            except (InvalidInput, RunConflict) as error:
                 if fresh and engine.first:
                     journal.close()
                     _empty(folder)
                     if made_folder:
                         folder.rmdir()
+                elif isinstance(error, InvalidInput):
+                    message = f"{error} (what was done until then is in {folder}: another recipe needs a new directory)"
+                    raise InvalidInput(message) from None
                 raise
         finally:
             journal.close()
@@ -398,11 +403,15 @@ class _Engine:
         made: list[Record] = []
         queue: deque[tuple[list[Record], Future[list[Record]] | None, Task]] = deque()
 
+        def is_ready() -> bool:
+            future = queue[0][1] if queue else None
+            return bool(queue) and (future is None or (future.done() and not future.exception()))
+
         def settle(most: int) -> None:
-            """Waits until at most `most` tasks are left; what is ready then is committed together."""
-            while len(queue) > most:
+            """Waits until at most `most` tasks are left; what is ready is committed together."""
+            while len(queue) > most or is_ready():
                 ready = [queue.popleft()]
-                while queue and (queue[0][1] is None or (queue[0][1].done() and not queue[0][1].exception())):
+                while is_ready():
                     ready.append(queue.popleft())
                 fresh: list[Record] = []
                 for known, future, task in ready:
@@ -493,6 +502,9 @@ class _Engine:
         if step.stage.reference is not None:
             name = f"tokens of {step.stage.reference}"
             reference = self.sketch(name)
+            if not reference.tokens:
+                source = step.stage.reference
+                raise InvalidInput(f"stage '{step.label}': all records of its reference '{source}' are empty")
             own = reference.measures(distinct=context.results[name]["distinct"], reference=reference)
             measures[step.stage.reference] = plain(own)
         measures[step.label] = plain(sketch.measures(distinct=distinct, reference=reference))
@@ -593,12 +605,12 @@ class _Engine:
         }
         text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
         store.write_atomic(self.out / "manifest.json", text)
-        store.write_atomic(self.out / "recipe.lock.yaml", self.lock_text(listed))
+        store.write_atomic(self.out / "recipe.lock.yaml", self.lock_text(head, listed))
         report = self.report(head, funnel, manifest)
         store.write_atomic(self.out / "report.json", json.dumps(report, indent=1, ensure_ascii=False) + "\n")
         record = {
             "record": "finish",
-            "manifest": store.sha256_file(self.out / "manifest.json"),
+            "sha256": {name: store.sha256_file(self.out / name) for name in DOCUMENTS},
             "rows": rows,
             "rejected": sum(stage["rejected"] for stage in funnel),
             "files": len(files),
@@ -611,13 +623,7 @@ class _Engine:
     def report(self, head: Record, funnel: list[Record], manifest: Record) -> Record:
         """What the report shows."""
         listed: dict[str, Record] = {}
-        counts = self.context.results["read"]["files"]
-        refused: Counter[str] = Counter()
-        for (stage, _), record in self.done.items():
-            ledger = record["stages"]["0"]["rejects"] if stage == self.passes[0].index else None
-            if ledger:
-                for piece in self.context.files.groups(ledger, ["file"]):
-                    refused.update(piece["file"].to_pylist())
+        read = self.context.results["read"]
         for source in self.recipe.sources:
             entry = {"source": source.name, "kind": source.kind, "license": source.license}
             listed[source.name] = {**entry, "files": 0, "bytes": 0, "rows": 0, "rejected": 0}
@@ -625,8 +631,8 @@ class _Engine:
             if item.source in listed and item.format:
                 listed[item.source]["files"] += 1
                 listed[item.source]["bytes"] += item.bytes
-                listed[item.source]["rows"] += counts.get(str(number), 0)
-                listed[item.source]["rejected"] += refused[item.path]
+                listed[item.source]["rows"] += read["files"].get(str(number), 0)
+                listed[item.source]["rejected"] += read["refused"].get(str(number), 0)
         measures: Record = {}
         for result in self.context.results.values():
             measures |= result.get("measures", {})
@@ -652,7 +658,7 @@ class _Engine:
         numbers = {name: finish[name] for name in ("rows", "rejected", "files", "merkle_root")}
         return RunResult(out=self.out, seconds=seconds, already_complete=already, continued=continued, **numbers)
 
-    def lock_text(self, listed: list[Record]) -> str:
+    def lock_text(self, head: Record, listed: list[Record]) -> str:
         """What recipe.lock.yaml holds: the resolved recipe, then versions and inputs as comments of its own section."""
         import yaml
 
@@ -663,7 +669,7 @@ class _Engine:
             "numpy": np.__version__,
             "pyarrow": pa.__version__,
         }
-        locked = {"recipe": self.recipe.to_dict(), "recipe_hash": self.recipe.hash(), "versions": versions}
+        locked = {"recipe": yaml.safe_load(head["recipe"]), "recipe_hash": head["recipe_hash"], "versions": versions}
         text: str = yaml.safe_dump({**locked, "inputs": listed}, sort_keys=False, allow_unicode=True, width=120)
         return text
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,11 @@ class Shards:
             first, last = -(-self.starts[number] // self.step), -(-self.starts[number + 1] // self.step)
             if first < last:
                 shards = list(range(first, last))
-                yield Task(shards, lambda done, shards=shards: list(self.write(shards[done:])))  # type: ignore[misc]
+                yield Task(shards, partial(self.write, shards))
 
-    def write(self, wanted: list[int]) -> Iterator[Record]:
-        """Writes consecutive shards in one go over the parts."""
+    def write(self, shards: list[int], done: int) -> list[Record]:
+        """Writes consecutive shards, but for the first `done`, in one go over the parts."""
+        wanted = shards[done:]
         stop = min(self.rows, (wanted[-1] + 1) * self.step)
         rows = self.pieces(wanted[0] * self.step, stop)
         rest: list[pa.Table] = []
@@ -64,8 +66,7 @@ class Shards:
                 room -= len(piece)
                 yield piece
 
-        for shard in wanted:
-            yield self.shard(shard, until(min(stop, (shard + 1) * self.step) - shard * self.step))
+        return [self.shard(n, until(min(stop, (n + 1) * self.step) - n * self.step)) for n in wanted]
 
     def pieces(self, start: int, stop: int) -> Iterator[pa.Table]:
         """The rows from `start` up to `stop`."""

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -138,14 +139,14 @@ class RecordPass(Pass):
         first = self.steps[0]
         if isinstance(first, Read):
             for unit in self.context.units(digests):
-                yield self._task(next(numbers), 0, lambda unit=unit: first.produce(unit), unit=unit)  # type: ignore[misc]
+                yield self._task(next(numbers), 0, partial(first.produce, unit), unit=unit)
         else:
             for part in parts:
-                yield self._task(next(numbers), 0, lambda part=part: self.incoming(part), part=part)  # type: ignore[misc]
+                yield self._task(next(numbers), 0, partial(self.incoming, part), part=part)
         for at, step in enumerate(self.steps):
             if isinstance(step, TemplatesStep):
                 for number in range(step.parts()):
-                    yield self._task(next(numbers), at, lambda step=step, n=number: step.produce(n))  # type: ignore[misc]
+                    yield self._task(next(numbers), at, partial(step.produce, number))
 
     def count(self, parts: list[Part]) -> int | None:
         """How many tasks there will be, or None if only reading tells."""
@@ -334,7 +335,7 @@ class Task:
 def filter_tasks(context: Context, step: SetStep, decision: Decision, parts: list[Part]) -> Iterator[Task]:
     """A task for each part: the ledger of what a decision rejects of it."""
 
-    def make(part: Part, start: int) -> list[Record]:
+    def make(part: Part, start: int, _: int) -> list[Record]:
         started = time.perf_counter()
         with ExitStack() as stack:
             tally = Tally(context, step, part.number, stack)
@@ -358,7 +359,7 @@ def filter_tasks(context: Context, step: SetStep, decision: Decision, parts: lis
 
     start = 0
     for part in parts:
-        yield Task([part.number], lambda _, part=part, start=start: make(part, start))  # type: ignore[misc]
+        yield Task([part.number], partial(make, part, start))
         start += part.rows
 
 

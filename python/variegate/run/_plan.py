@@ -19,7 +19,8 @@ from variegate.run._context import Context
 from variegate.run._engine import committed_files, processors, run_in
 from variegate.run._journal import replay
 from variegate.run._parse import parse
-from variegate.run._stages import check_licenses
+from variegate.run._passes import steps
+from variegate.run._stages import check_recipe
 from variegate.run._units import Unit, units
 
 __all__ = ["Plan", "PlannedSource", "PlannedStage", "plan"]
@@ -58,6 +59,7 @@ class Plan:
     """What a run would do, estimated.
 
     Rejects of stages that compare records with each other grow with the set, so a small sample shows too few of them.
+    Whether a run would meet what makes it fail at its end (``retain_real``, ``exhausted: error``) is not foretold.
 
     Attributes:
         sources: What would be read.
@@ -103,26 +105,28 @@ def plan(recipe: Recipe | str | os.PathLike[str], *, workers: int | None = None)
     """
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe)
-    check_licenses(recipe)
+    check_recipe(recipe)
     listed = inputs.list_inputs(recipe)
     context = Context(recipe, listed, Path())
+    steps(context)  # refuses what the sample would be too small to refuse
     sources, taken, sampled = [], [], 0
     for source in recipe.sources:
         files = [item for item in listed if item.source == source.name]
         cut = units(recipe.model_copy(update={"sources": [source]}), listed, {})
-        first = next(cut, None)
-        if first is None:
-            continue
         total = sum(item.bytes * (COMPRESSION if item.where.suffix in (".gz", ".zst") else 1) for item in files)
-        seen = sum(chunk.bulk for chunk in first.chunks)
-        found = len(parse(first, listed, context.schema)[0])
+        seen = found = 0
+        for unit in cut:
+            taken.append(unit)
+            seen += sum(chunk.bulk for chunk in unit.chunks)
+            found += len(parse(unit, listed, context.schema)[0])
+            if found:
+                break
         rows, whole = found, next(cut, None) is None
         if not whole and all(item.format == "parquet" for item in files):
             rows, exact = sum(count_rows(item) or 0 for item in files), True
         else:
             rows, exact = found if whole else round(found * max(1.0, total / max(1, seen))), whole
         sources.append(PlannedSource(source.name, len(files), sum(item.bytes for item in files), rows, exact))
-        taken.append(first)
         sampled += found
     made = [stage.candidates or stage.count for stage in recipe.stages if isinstance(stage, Templates)]
     scale = (

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from variegate.batch import TextBatch, TokenBatch
     from variegate.run._context import Context
 
-__all__ = ["AugmentStep", "MeasureStep", "Outcome", "Read", "Step", "TemplatesStep", "check_licenses"]
+__all__ = ["AugmentStep", "MeasureStep", "Outcome", "Read", "Step", "TemplatesStep", "check_recipe"]
 
 EXAMPLE_PARTS = 8
 EXAMPLES = 3
@@ -104,22 +104,26 @@ class Read(Step):
             rejects = records.table(columns, records.REJECTS, len(problems))
         files, counts = np.unique(records.flat(rows["file"]).to_numpy(), return_counts=True)
         counted = {f"file {file}": int(count) for file, count in zip(files, counts, strict=True)}
+        counted |= Counter(f"refused {problem.file}" for problem in problems)
         counted["human"] = len(rows) if unit.source.kind == "human" else 0
         yield Outcome(context.tokenized(rows), rejects, seen=len(rows) + len(problems), counts=counted)
 
     def result(self, counts: Counter[str]) -> dict[str, Any]:
-        """What each file gave, and how many records people wrote.
+        """What each file gave and what of it was refused, and how many records people wrote.
 
         Raises:
             InvalidInput: A source gave none.
         """
-        files = {file: counts[f"file {file}"] for file in range(len(self.context.inputs))}
+        every = range(len(self.context.inputs))
+        files = {number: counts[f"file {number}"] for number in every}
         for source in self.context.recipe.sources:
             numbers = [n for n, item in enumerate(self.context.inputs) if item.source == source.name and item.format]
             if not any(files[number] for number in numbers):
                 where = self.context.recipe.base / source.path
                 raise InvalidInput(f"source '{source.name}': no line or row of {where} holds a record")
-        return {"human": counts["human"], "files": {str(file): count for file, count in files.items() if count}}
+        refused = {str(number): counts[f"refused {number}"] for number in every if counts[f"refused {number}"]}
+        given = {str(number): count for number, count in files.items() if count}
+        return {"human": counts["human"], "files": given, "refused": refused}
 
 
 class AugmentStep(Step):
@@ -303,12 +307,18 @@ class MeasureStep(Step):
         self.stage = stage
 
 
-def check_licenses(recipe: Recipe) -> None:
-    """Refuses to derive from what may not be changed.
+def check_recipe(recipe: Recipe) -> None:
+    """Refuses to derive from what may not be changed, and to cap what is synthetic where nothing is human.
 
     Raises:
-        RecipeError: Names the source and the licence, at the source's line.
+        RecipeError: Names the source and the licence, or the cap, at its line.
     """
+    share = None if recipe.mix is None else recipe.mix.max_synthetic
+    if share is not None and share < 1 and all(source.kind != "human" for source in recipe.sources):
+        message = (
+            f"max_synthetic {share} cannot be met: no source is human (kind: human), so all of the set is synthetic"
+        )
+        raise recipe.error(message, at=("mix", "max_synthetic"))
     for stage in recipe.stages:
         if not isinstance(stage, Augment):
             continue
