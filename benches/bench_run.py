@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,42 +192,41 @@ def bench_run_against_its_slowest_stage(tmp_path: Path, runs: Ledger):
     corpus = tmp_path / "in.jsonl"
     rows, _ = big_corpus.write(corpus, 300_000_000)
     path = write_recipe(tmp_path, whole(), corpus)
-    watched = watch(path, tmp_path / "out")
-    assert run.check(tmp_path / "out").rows > rows
+    found = [watch(path, tmp_path / f"out{n}") for n in range(3)]
+    assert run.check(tmp_path / "out0").rows > rows
+    best = min(watched.seconds for watched in found)
 
     loaded = recipe.load(path)
     context = _context.Context(loaded, _inputs.list_inputs(loaded), tmp_path / "none")
     steps = {step.kind: step for step in _passes.steps(context)}
     parsed = [_parse.parse(unit, context.inputs, context.schema)[0] for unit in context.units({})]
     source = pa.concat_tables(map(context.tokenized, parsed)).combine_chunks()
-    seconds = {}
     vg.set_num_threads(WORKERS)
     try:
-        started = time.perf_counter()
-        made = [outcome.rows for outcome in steps["augment"].derive(source, examples=False) if outcome.rows]
-        seconds["augment"] = time.perf_counter() - started
-        tokens, offsets = _records.token_arrays(pa.concat_tables(made)["tokens"])
+        derive = steps["augment"].derive
+        made = pa.concat_tables(outcome.rows for outcome in derive(source, examples=False) if outcome.rows)
+        tokens, offsets = _records.token_arrays(made["tokens"])
         batch = TokenBatch(tokens, offsets, ids=np.zeros(len(offsets) - 1, np.uint64))
-        started = time.perf_counter()
-        vg.dedup.near(batch, threshold=0.8, ngram=5)
-        seconds["dedup"] = time.perf_counter() - started
-        started = time.perf_counter()
-        vg.collapse.measure(batch)
-        seconds["measure"] = time.perf_counter() - started
+        alone = {
+            "augment": lambda: deque(derive(source, examples=False), maxlen=0),
+            "dedup": lambda: vg.dedup.near(batch, threshold=0.8, ngram=5),
+            "measure": lambda: vg.collapse.measure(batch),
+        }
+        seconds = {name: min(timeit.repeat(work, number=1, repeat=3)) for name, work in alone.items()}
     finally:
         vg.set_num_threads(1)
     slowest = max(seconds, key=lambda name: seconds[name])
     size = corpus.stat().st_size
-    ratio = seconds[slowest] / watched.seconds
+    ratio = seconds[slowest] / best
     note(
         runs,
         "run.whole",
         unit="bytes",
         units=size,
-        rate=size / watched.seconds,
-        best=watched.seconds,
-        median=watched.seconds,
-        rounds=1,
+        rate=size / best,
+        best=best,
+        median=sorted(watched.seconds for watched in found)[1],
+        rounds=len(found),
         peer={"name": f"{slowest} alone, in memory", "version": None, "rate": size / seconds[slowest]},
         ratio=ratio,
         alone=seconds,
