@@ -36,6 +36,7 @@ def token_batches(draw: st.DrawFn, limit: int = 2**31, dressed: bool = True) -> 
         "half": np.arange(n).astype(np.float16),
         "weight": np.arange(n, dtype=np.float32) / 7,
         "position": np.arange(n, dtype=np.int64) + 1,
+        "word_ids": (np.arange(n, dtype=np.int32) * 2 // 3) - 1,
     }
     return vg.TokenBatch.from_arrays(
         plain.tokens,

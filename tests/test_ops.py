@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import itertools
 import json
 import pickle
@@ -27,6 +28,7 @@ PROTECT = ops.Protect(ids=(3,), columns=("special",), spans=("a",))
 TEXT_PROTECT = ops.Protect(spans=("a",))
 MLM: dict[str, Any] = {"mask_id": 4, "vocab_size": 100}
 T5: dict[str, Any] = {"sentinel_id": 99}
+FIM: dict[str, Any] = {"prefix_id": 101, "middle_id": 102, "suffix_id": 103}
 SOME = ops.TokenDropout(rate=0.4)
 
 EXAMPLES: dict[str, list[ops.Op]] = {
@@ -35,10 +37,23 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         vg.Compose([ops.MaskedLM(mlm_probability=0.5, **MLM), SOME, SOME, ops.SpanCorruption(**T5), SOME]),
         vg.Compose([ops.KeyboardTypo(rate=0.5), ops.KeyboardTypo(rate=0.5, layout="dvorak")]),
     ],
+    "FillInMiddle": [
+        ops.FillInMiddle(fim_rate=0.8, **FIM),
+        ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, inserted="inherit", **FIM),
+        ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=1.0, protect=PROTECT, **FIM),
+        ops.FillInMiddle(fim_rate=1.0, spans="drop", **FIM),
+        ops.FillInMiddle(fim_rate=1.0, spans="forbid", **FIM),
+    ],
     "KeyboardTypo": [
         ops.KeyboardTypo(rate=0.5),
         ops.KeyboardTypo(rate=0.9, layout="azerty", spans="drop", protect=TEXT_PROTECT),
         ops.KeyboardTypo(rate=1.0, layout="qwertz", spans="forbid"),
+    ],
+    "LocalShuffle": [
+        ops.LocalShuffle(k=3),
+        ops.LocalShuffle(k=2, protect=PROTECT),
+        ops.LocalShuffle(k=100, spans="drop"),
+        ops.LocalShuffle(k=2**30, spans="forbid"),
     ],
     "MaskedLM": [
         ops.MaskedLM(**MLM),
@@ -46,15 +61,41 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.MaskedLM(mlm_probability=0.5, spans="drop", name="mlm", **MLM),
         ops.MaskedLM(mlm_probability=1.0, spans="forbid", **MLM),
     ],
+    "NgramMask": [
+        ops.NgramMask(**MLM),
+        ops.NgramMask(mlm_probability=0.9, ngram_weights=[0, 1, 1], protect=PROTECT, **MLM),
+        ops.NgramMask(mlm_probability=0.5, random_replace_prob=0.2, spans="drop", **MLM),
+        ops.NgramMask(mlm_probability=1.0, spans="forbid", **MLM),
+    ],
     "OneOf": [
         vg.OneOf([SOME, ops.TokenSwap(rate=0.9), ops.MaskedLM(mlm_probability=0.9, **MLM)], weights=[1, 2, 1]),
         vg.OneOf([vg.Repeat(SOME, n=2), ops.SpanCorruption(eos_id=1, **T5)]),
         vg.OneOf([ops.KeyboardTypo(rate=0.9), vg.Repeat(ops.KeyboardTypo(rate=0.9), n=2)]),
     ],
+    "PrefixLM": [
+        ops.PrefixLM(),
+        ops.PrefixLM(form="labels"),
+        ops.PrefixLM(min_prefix=0.2, max_prefix=0.8, protect=PROTECT),
+        ops.PrefixLM(max_prefix=0.1, form="labels", protect=PROTECT),
+        ops.PrefixLM(max_prefix=0.0, spans="drop"),
+        ops.PrefixLM(spans="forbid"),
+    ],
     "Repeat": [
         vg.Repeat(SOME, n=3),
         vg.Compose([SOME, vg.Repeat(vg.Repeat(ops.TokenSwap(rate=0.5), n=2), n=2), ops.MaskedLM(**MLM)]),
         vg.Compose([ops.KeyboardTypo(rate=0.5), vg.Repeat(ops.KeyboardTypo(rate=0.5), n=2)]),
+    ],
+    "SentencePermute": [
+        ops.SentencePermute(end_ids=[1, 2, 5]),
+        ops.SentencePermute(end_column="special", permute_sentence_ratio=0.5),
+        ops.SentencePermute(end_ids=[0, 1, 2], protect=PROTECT),
+        ops.SentencePermute(end_column="loss_mask", spans="drop"),
+        ops.SentencePermute(end_ids=[1, 2, 4, 6, 7], spans="forbid"),
+    ],
+    "SomeOf": [
+        vg.SomeOf([SOME, ops.TokenSwap(rate=0.9), ops.MaskedLM(mlm_probability=0.9, **MLM)], k=2),
+        vg.SomeOf([vg.Repeat(SOME, n=2), ops.TextInfilling(mask_id=4), SOME], k=0, at_most=3),
+        vg.SomeOf([ops.KeyboardTypo(rate=0.9), vg.Repeat(ops.KeyboardTypo(rate=0.9), n=2)], k=1, at_most=2),
     ],
     "Sometimes": [
         vg.Sometimes(vg.Compose([SOME, ops.MaskedLM(**MLM)]), p=0.5),
@@ -68,6 +109,13 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.SpanCorruption(noise_density=1.0, spans="drop", **T5),
         ops.SpanCorruption(noise_density=0.5, spans="forbid", **T5),
     ],
+    "TextInfilling": [
+        ops.TextInfilling(mask_id=4),
+        ops.TextInfilling(mask_ratio=0.8, poisson_lambda=0.5, inserted="inherit", mask_id=4),
+        ops.TextInfilling(mask_ratio=1.0, mask_id=4, protect=PROTECT),
+        ops.TextInfilling(mask_ratio=0.5, mask_id=4, spans="drop"),
+        ops.TextInfilling(mask_ratio=0.5, poisson_lambda=0.5, mask_id=4, spans="forbid"),
+    ],
     "TokenDropout": [
         SOME,
         ops.TokenDropout(rate=1.0),
@@ -75,11 +123,24 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.TokenDropout(rate=0.5, spans="drop"),
         ops.TokenDropout(rate=0.9, spans="forbid"),
     ],
+    "TokenInsert": [
+        ops.TokenInsert(rate=0.5, vocab_size=100),
+        ops.TokenInsert(rate=0.5, weights=(1, 0, 3), side="after", inserted="inherit", protect=PROTECT),
+        ops.TokenInsert(rate=1.0, vocab_size=2**32 - 1, spans="drop"),
+        ops.TokenInsert(rate=1.0, vocab_size=1, side="after", spans="forbid"),
+    ],
+    "TokenMask": [
+        ops.TokenMask(rate=0.5, mask_id=4),
+        ops.TokenMask(rate=1.0, mask_id=4, protect=PROTECT),
+        ops.TokenMask(rate=0.5, mask_id=4, spans="drop"),
+        ops.TokenMask(rate=1.0, mask_id=4, spans="forbid"),
+    ],
     "TokenReplace": [
         ops.TokenReplace(rate=0.5, vocab_size=100),
         ops.TokenReplace(rate=0.5, weights=(1, 0, 3), protect=PROTECT),
         ops.TokenReplace(rate=1.0, vocab_size=2**32 - 1, spans="drop"),
         ops.TokenReplace(rate=1.0, vocab_size=1, spans="forbid"),
+        ops.TokenReplace(rate=0.9, vocab_size=100, rates=[0, 0.25, 1, 0.5]),
     ],
     "TokenSwap": [
         ops.TokenSwap(rate=0.5),
@@ -87,18 +148,41 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.TokenSwap(rate=0.5, spans="drop"),
         ops.TokenSwap(rate=1.0, spans="forbid"),
     ],
+    "UL2": [
+        ops.UL2(eos_id=1, **T5),
+        ops.UL2(weights=[1, 1, 1], r_id=101, s_id=102, x_id=103, protect=PROTECT, **T5),
+        ops.UL2(r_id=101, inserted="inherit", spans="drop", **T5),
+        ops.UL2(num_sentinels=2, sentinel_step=1, spans="forbid", **T5),
+    ],
+    "WholeWordMask": [
+        ops.WholeWordMask(**MLM),
+        ops.WholeWordMask(mlm_probability=0.9, random_replace_prob=0.2, protect=PROTECT, **MLM),
+        ops.WholeWordMask(mlm_probability=0.5, spans="drop", **MLM),
+        ops.WholeWordMask(mlm_probability=1.0, spans="forbid", **MLM),
+    ],
 }
 IDLE: dict[str, ops.Op] = {
     "Compose": vg.Compose([ops.TokenDropout(rate=0.0), ops.TokenSwap(rate=0.0)]),
+    "FillInMiddle": ops.FillInMiddle(fim_rate=0.0, **FIM),
     "KeyboardTypo": ops.KeyboardTypo(rate=0.0),
+    "LocalShuffle": ops.LocalShuffle(k=0),
     "MaskedLM": ops.MaskedLM(mlm_probability=0.0, **MLM),
+    "NgramMask": ops.NgramMask(mlm_probability=0.0, **MLM),
     "OneOf": vg.OneOf([ops.TokenDropout(rate=0.0), ops.TokenReplace(rate=0.0, vocab_size=9)]),
+    "PrefixLM": ops.PrefixLM(min_prefix=1.0),
     "Repeat": vg.Repeat(ops.TokenDropout(rate=0.0), n=1),
+    "SentencePermute": ops.SentencePermute(permute_sentence_ratio=0.0, end_ids=[1]),
+    "SomeOf": vg.SomeOf([ops.TokenDropout(rate=1.0), ops.TokenSwap(rate=1.0)], k=0),
     "Sometimes": vg.Sometimes(ops.TokenDropout(rate=1.0), p=0.0),
     "SpanCorruption": ops.SpanCorruption(noise_density=0.0, **T5),
+    "TextInfilling": ops.TextInfilling(mask_ratio=0.0, mask_id=4),
     "TokenDropout": ops.TokenDropout(rate=0.0),
+    "TokenInsert": ops.TokenInsert(rate=0.0, vocab_size=9),
+    "TokenMask": ops.TokenMask(rate=0.0, mask_id=4),
     "TokenReplace": ops.TokenReplace(rate=0.0, vocab_size=9),
     "TokenSwap": ops.TokenSwap(rate=0.0),
+    "UL2": vg.Sometimes(ops.UL2(**T5), p=0.0),
+    "WholeWordMask": ops.WholeWordMask(mlm_probability=0.0, **MLM),
 }
 KINDS = sorted(
     name
@@ -186,6 +270,7 @@ def test_threads_change_nothing(op, threads):
         batch: Any = vg.TextBatch.from_arrays(rng.integers(97, 123, n, np.uint8), offsets, ids=ids, spans=spans)
     else:
         columns = {"special": np.arange(n) % 7 == 0, "weight": np.arange(n, dtype=np.float32)}
+        columns |= {"word_ids": np.arange(n, dtype=np.int32) // 2, "loss_mask": np.arange(n) % 9 == 0}
         tokens = rng.integers(0, 100, n, np.uint32)
         batch = vg.TokenBatch.from_arrays(tokens, offsets, ids=ids, columns=columns, spans=spans)
     results = []
@@ -223,7 +308,7 @@ def test_alignment_law_and_columns_follow_the_source(op, data, seed):
     out = op(batch, seed=seed, return_source=True)
     parents = np.searchsorted(np.sort(batch.ids), origin_ids(batch, out))
     parents = np.argsort(batch.ids, kind="stable")[parents] if len(batch) else parents
-    writes_labels = "MaskedLM" in op.to_json()
+    writes_labels = op._pipeline.labels
     for strand in [out] if out.targets is None else [out, out.targets]:
         row = np.repeat(parents, np.diff(strand.offsets))
         source, known = strand.source, strand.source >= 0
@@ -298,9 +383,11 @@ def test_golden_vectors(case):
         runs = zip(*(part.tolist() for part in out.edits), strict=True)
         assert list(runs) == [(row, *edit) for row, edits in enumerate(expected["edits"]) for edit in edits]
         return
-    batch = vg.TokenBatch.from_lists(
-        case["tokens"], ids=ids, columns={"special": np.array(list(itertools.chain(*case["special"])), np.uint8)}
-    )
+    dtypes = {"special": np.uint8, "word_ids": np.int32, "ends": np.uint8}
+    columns = {
+        name: np.array(list(itertools.chain(*case[name])), dtype) for name, dtype in dtypes.items() if name in case
+    }
+    batch = vg.TokenBatch.from_lists(case["tokens"], ids=ids, columns=columns)
     out = op(batch, return_source=True, **call)
     made: dict[str, Any] = {}
     strands = {"out": out} if out.targets is None else {"out": out, "targets": out.targets}
@@ -422,6 +509,16 @@ def test_protected_tokens_stay(batch, seed):
         ops.TokenReplace(rate=1.0, vocab_size=7, protect=PROTECT),
         ops.MaskedLM(mlm_probability=1.0, protect=PROTECT, **MLM),
         ops.SpanCorruption(noise_density=1.0, protect=PROTECT, **T5),
+        ops.TokenInsert(rate=1.0, vocab_size=7, protect=PROTECT),
+        ops.TokenMask(rate=1.0, mask_id=4, protect=PROTECT),
+        ops.LocalShuffle(k=9, protect=PROTECT),
+        ops.WholeWordMask(mlm_probability=1.0, protect=PROTECT, **MLM),
+        ops.NgramMask(mlm_probability=1.0, protect=PROTECT, **MLM),
+        ops.PrefixLM(max_prefix=0.0, protect=PROTECT),
+        ops.UL2(protect=PROTECT, **T5),
+        ops.TextInfilling(mask_ratio=1.0, mask_id=4, protect=PROTECT),
+        ops.SentencePermute(end_ids=[1, 2, 5], protect=PROTECT),
+        ops.FillInMiddle(fim_rate=1.0, protect=PROTECT, **FIM),
         vg.Sometimes(vg.Compose([ops.TokenDropout(rate=1.0)]), p=1.0, protect=PROTECT),
     ):
         out = op(batch, seed=seed, return_source=True)
@@ -440,6 +537,17 @@ def test_spans_stay_whole_or_go(policy, data, seed):
         ops.TokenSwap(rate=0.5, spans=policy),
         ops.TokenReplace(rate=0.5, vocab_size=2, spans=policy),
         ops.SpanCorruption(noise_density=0.5, spans=policy, **T5),
+        ops.TokenInsert(rate=0.5, vocab_size=2, spans=policy),
+        ops.TokenInsert(rate=0.5, vocab_size=2, side="after", spans=policy),
+        ops.TokenMask(rate=0.5, mask_id=4, spans=policy),
+        ops.LocalShuffle(k=2, spans=policy),
+        ops.WholeWordMask(mlm_probability=0.5, spans=policy, **MLM),
+        ops.NgramMask(mlm_probability=0.5, spans=policy, **MLM),
+        ops.PrefixLM(spans=policy),
+        ops.UL2(spans=policy, **T5),
+        ops.TextInfilling(mask_ratio=0.5, poisson_lambda=0.5, mask_id=4, spans=policy),
+        ops.SentencePermute(end_ids=[1, 2, 5, 7], spans=policy),
+        ops.FillInMiddle(fim_rate=1.0, spans=policy, **FIM),
     ):
         out = op(batch, seed=seed, return_source=True)
         for row, start, end, _ in out.spans.to_list():
@@ -549,6 +657,348 @@ def test_stats_add_up():
     assert cut["deleted"] == int((out.targets.source >= 0).sum())
 
 
+# Token noise ---------------------------------------------------------------------------------------------------------
+
+LONG = 1_000_000
+
+
+def near(count: float, n: int, share: float) -> bool:
+    """Whether a count is within three standard errors of n * share."""
+    return abs(count - n * share) <= 3 * np.sqrt(n * share * (1 - share))
+
+
+def test_rates_of_noise_over_a_million_tokens():
+    batch = rows_of(1000, 1000)
+    out = ops.TokenInsert(rate=0.2, vocab_size=9)(batch, seed=1, return_source=True)
+    assert near(len(out.tokens) - LONG, LONG, 0.2)
+    assert ((out.source < 0) == (out.tokens < 9)).all()
+    assert near((ops.TokenMask(rate=0.15, mask_id=4)(batch, seed=1).tokens == 4).sum(), LONG, 0.15)
+    assert near((ops.TokenReplace(rate=0.3, vocab_size=9)(batch, seed=1).tokens < 9).sum(), LONG, 0.3)
+    assert near(LONG - len(ops.TokenDropout(rate=0.1)(batch, seed=1).tokens), LONG, 0.1)
+
+
+@given(token_batches(), SEEDS, st.sampled_from(["before", "after"]))
+def test_insertion_adds_a_token_on_its_side(batch, seed, side):
+    op = ops.TokenInsert(rate=1.0, weights=[0, 1], side=side, protect=ops.Protect(columns=("special",)))
+    out = op(batch, seed=seed)
+    shut = lists(batch.columns["special"], batch.offsets)
+    pairs = [[(t, s) for t, s in zip(row, own, strict=True)] for row, own in zip(batch.to_lists(), shut, strict=True)]
+    beside = {"before": lambda t: [1, t], "after": lambda t: [t, 1]}[side]
+    assert out.to_lists() == [[x for t, s in row for x in ([t] if s else beside(t))] for row in pairs]
+
+
+def test_an_inserted_token_inherits_what_its_neighbour_has():
+    columns = {"loss_mask": np.array([0, 1, 1], np.uint8), "labels": np.array([-100, 6, 7], np.int32)}
+    batch = vg.TokenBatch.from_lists([[5, 6, 7]], ids=[1], columns=columns)
+    for inserted, loss, labels in (
+        ("ignore", [0, 0, 0, 1, 0, 1], [-100, -100, -100, 6, -100, 7]),
+        ("inherit", [0, 0, 0, 1, 1, 1], [-100, -100, -100, 6, 6, 7]),
+    ):
+        out = ops.TokenInsert(rate=1.0, vocab_size=2, inserted=inserted)(batch, seed=1)
+        assert out.columns["loss_mask"].tolist() == loss
+        assert out.columns["labels"].tolist() == labels
+
+
+@given(token_batches(), SEEDS, st.sampled_from([0, 1, 3, 40, 2**30]), st.booleans())
+def test_local_shuffle_moves_no_token_far_and_none_past_a_protected_one(batch, seed, k, guarded):
+    op = ops.LocalShuffle(k=k, protect=ops.Protect(columns=("special",)) if guarded else None)
+    out = op(batch, seed=seed, return_source=True)
+    for row, source in enumerate(lists(out.source, out.offsets)):
+        assert sorted(source) == list(range(len(source)))
+        assert all(abs(i - s) <= k for i, s in enumerate(source))
+        if guarded:
+            shut = np.flatnonzero(batch[row].columns["special"])
+            walls = np.searchsorted(shut, np.arange(len(source)))
+            assert (walls[source] == walls).all()
+            assert (np.array(source, int)[shut] == shut).all()
+
+
+def test_local_shuffle_has_the_law_of_sorted_keys():
+    """Of three tokens with k = 1, by hand: P(1, 0, 2) = P(0, 2, 1) = 1/8 and the rest stays; no other order can be."""
+    out = ops.LocalShuffle(k=1)(rows_of(100_000, 3), seed=1, return_source=True)
+    counts = Counter(map(tuple, lists(out.source, out.offsets)))
+    keys = np.random.default_rng(2).random((100_000, 3)) * 2 + np.arange(3)
+    expected = Counter(map(tuple, np.argsort(keys, axis=1).tolist()))
+    assert set(counts) == set(expected)
+    for order, count in counts.items():
+        assert abs(count - expected[order]) < 5 * np.sqrt(2 * expected[order])
+
+
+def test_kneser_ney_counts_are_those_of_plain_python():
+    batch = vg.TokenBatch.from_lists(np.random.default_rng(3).integers(0, 30, (50, 40)).tolist(), ids=range(50))
+    weights, rates = ops.kneser_ney(batch, vocab_size=31)
+    pairs = {pair for row in batch.to_lists() for pair in itertools.pairwise(row)}
+    counts = Counter(batch.tokens.tolist())
+    assert weights == tuple(float(sum(b == x for _, b in pairs)) for x in range(31))
+    assert rates == tuple(sum(a == x for a, _ in pairs) / counts[x] if counts[x] else 0.0 for x in range(31))
+    with pytest.raises(InvalidInput, match=r"^vocab_size must exceed every token \(row 0 has token 2\d, it is 9\)$"):
+        ops.kneser_ney(batch, vocab_size=9)
+    with pytest.raises(InvalidInput, match=r"^kneser_ney needs a row of two tokens or more"):
+        ops.kneser_ney(rows_of(3, 1), vocab_size=1000)
+
+
+def test_a_token_is_replaced_at_its_own_rate():
+    tokens = np.tile(np.arange(10, 14, dtype=np.uint32), LONG // 4)
+    batch = vg.TokenBatch.from_arrays(tokens, [0, LONG], ids=[1])
+    rates = [0.0] * 10 + [0.0, 0.2, 1.0]
+    out = ops.TokenReplace(rate=0.5, weights=[1, 1], rates=rates)(batch, seed=1, return_source=True)
+    hits = np.bincount(tokens[out.edited == 1], minlength=14)[10:]
+    assert (hits[0], hits[3]) == (0, 0)
+    assert near(hits[1], LONG // 4, 0.1)
+    assert near(hits[2], LONG // 4, 0.5)
+
+
+# Objectives ----------------------------------------------------------------------------------------------------------
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1))
+def test_whole_words_are_chosen_as_a_whole_and_others_never(batch, seed, rate):
+    op = ops.WholeWordMask(mlm_probability=rate, protect=ops.Protect(columns=("special",)), **MLM)
+    out = op(batch, seed=seed, return_source=True)
+    for row in range(len(batch)):
+        words, special = batch[row].columns["word_ids"], batch[row].columns["special"]
+        chosen = out.edited[out.offsets[row] : out.offsets[row + 1]]
+        labels = out[row].columns["labels"]
+        assert (labels[chosen == 1] == batch[row].tokens[chosen == 1]).all()
+        assert (labels[chosen == 0] == -100).all()
+        for word in np.unique(words):
+            hits = chosen[words == word]
+            assert len(set(hits.tolist())) == 1
+            assert not (hits.any() and (word < 0 or special[words == word].any()))
+
+
+def mixture(out: vg.TokenBatch, batch: vg.TokenBatch) -> tuple[int, int, int]:
+    """How many chosen tokens became the mask token 4, a random one below 4, or stayed."""
+    chosen = out.columns["labels"] != -100
+    assert (out.columns["labels"][chosen] == batch.tokens[chosen]).all()
+    assert (out.tokens[~chosen] == batch.tokens[~chosen]).all()
+    tokens = out.tokens[chosen]
+    return int((tokens == 4).sum()), int((tokens < 4).sum()), int((tokens >= 10).sum())
+
+
+def test_shares_of_whole_word_and_ngram_masks_over_a_million_tokens():
+    batch = rows_of(1000, 1000)
+    batch.columns["word_ids"] = np.arange(LONG, dtype=np.int32) // 2
+    out = ops.WholeWordMask(mask_id=4, vocab_size=4)(batch, seed=1)
+    mask, random, stayed = mixture(out, batch)
+    chosen = mask + random + stayed
+    assert near(chosen / 2, LONG // 2, 0.15)
+    assert near(mask, chosen, 0.8)
+    assert near(random, chosen, 0.1)
+    out = ops.NgramMask(mask_id=4, vocab_size=4, ngram_weights=[1, 1])(batch, seed=1, return_source=True)
+    chosen = sum(mixture(out, batch))
+    assert chosen == LONG * 0.15
+    # Runs share their fate, so the shares are those of runs, of which a few touch.
+    runs = np.flatnonzero(np.diff(np.concatenate([[0], out.edited])) == 1)
+    assert abs((out.tokens[runs] == 4).mean() - 0.8) < 4 * np.sqrt(0.16 / len(runs))
+    short = ops.NgramMask(mask_id=4, vocab_size=4, mlm_probability=0.03)(rows_of(100_000, 10), seed=1)
+    assert near((short.columns["labels"] != -100).sum(), LONG, 0.03)
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1), st.booleans())
+def test_ngrams_hold_their_share_in_runs(batch, seed, rate, guarded):
+    protect = ops.Protect(columns=("special",)) if guarded else None
+    op = ops.NgramMask(mlm_probability=rate, ngram_weights=[0, 1], protect=protect, **MLM)
+    out = op(batch, seed=seed, return_source=True)
+    for row in range(len(batch)):
+        free = int((~batch[row].columns["special"]).sum()) if guarded else len(batch[row].tokens)
+        hits = int(out.edited[out.offsets[row] : out.offsets[row + 1]].sum())
+        assert np.floor(free * rate) <= hits <= np.ceil(free * rate)
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1), st.floats(0, 1))
+def test_a_prefix_and_the_rest_are_the_row(batch, seed, a, b):
+    shares = {"min_prefix": min(a, b), "max_prefix": max(a, b)}
+    out = ops.PrefixLM(**shares)(batch, seed=seed, return_source=True)
+    rows = zip(out.to_lists(), out.targets.to_lists(), batch.to_lists(), strict=True)
+    for prefix, rest, row in rows:
+        assert prefix + rest == row
+        n = len(row)
+        low = max(int(np.ceil(n * shares["min_prefix"])), min(n, 1))
+        assert low <= len(prefix) <= max(low, min(n - 1, int(n * shares["max_prefix"])))
+    labelled = ops.PrefixLM(form="labels", **shares)(batch, seed=seed)
+    assert labelled.to_lists() == batch.to_lists()
+    expected = [[-100] * len(p) + r for p, r in zip(out.to_lists(), out.targets.to_lists(), strict=True)]
+    assert lists(labelled.columns["labels"], batch.offsets) == expected
+
+
+def test_prefixes_are_uniform():
+    out = ops.PrefixLM()(rows_of(90_000, 10), seed=1)
+    counts = np.bincount(out.lengths, minlength=11)
+    assert counts[[0, 10]].sum() == 0
+    assert ((counts[1:10] - 10_000) ** 2 / 10_000).sum() < 26.1  # the 1e-3 quantile for eight degrees of freedom
+
+
+def test_a_mixture_of_denoisers_has_the_shares_and_the_laws_that_it_says():
+    batch = rows_of(30_000, 40)
+    out = ops.UL2(weights=[2, 1, 3], r_id=1, s_id=2, x_id=3, sentinel_id=9000)(batch, seed=1)
+    kinds = out.tokens[out.offsets[:-1]]
+    counts = np.bincount(kinds, minlength=4)[1:]
+    expected = 30_000 * np.array([2, 1, 3]) / 6
+    assert ((counts - expected) ** 2 / expected).sum() < 13.8  # the 1e-3 quantile for two degrees of freedom
+    noise = np.array([(np.array(row) < 8000).sum() for row in out.targets.to_lists()])
+    spans = np.array([(np.array(row) > 8000).sum() for row in out.to_lists()])
+    assert set(zip(noise[kinds == 1].tolist(), spans[kinds == 1].tolist(), strict=True)) == {(6, 2), (6, 1)}
+    assert set(zip(noise[kinds == 2].tolist(), spans[kinds == 2].tolist(), strict=True)) == {(10, 1)}
+    extreme = Counter(zip(noise[kinds == 3].tolist(), spans[kinds == 3].tolist(), strict=True))
+    assert set(extreme) == {(20, 7), (20, 2), (6, 1), (20, 1)}
+    quarter = counts[2] / 4
+    assert sum((count - quarter) ** 2 / quarter for count in extreme.values()) < 16.3
+    for row in np.flatnonzero(kinds == 2)[:50]:
+        assert out[row].to_lists()[0] == [2, *batch[row].to_lists()[0][:30], 9000]
+        assert out.targets[row].to_lists()[0][:11] == [9000, *batch[row].to_lists()[0][30:]]
+
+
+def test_one_denoiser_is_that_span_corruption():
+    batch = rows_of(50, 60)
+    mixed = ops.UL2(weights=[0, 1, 0], s_id=2, eos_id=1, name="x", **T5)(batch, seed=1, return_source=True)
+    law = {"noise_density": 0.25, "mean_noise_span_length": 1e9, "prefix_id": 2, "eos_id": 1}
+    assert same(mixed, ops.SpanCorruption(name="x", **law, **T5)(batch, seed=1, return_source=True))
+
+
+def test_lengths_of_infilled_spans_are_poisson():
+    """In one long row, the gaps at masks that stand alone, against the law that scipy's pmf would give."""
+    batch = vg.TokenBatch.from_arrays(np.full(LONG, 7, np.uint32), [0, LONG], ids=[1])
+    out = ops.TextInfilling(mask_ratio=0.3, mask_id=4)(batch, seed=1, return_source=True)
+    assert out.stats["TextInfilling#0"]["deleted"] == 300_000
+    padded = np.concatenate([[-1], out.source, [LONG]])
+    at = np.flatnonzero(padded[1:-1] < 0) + 1
+    alone = at[(padded[at - 1] >= 0) & (padded[at + 1] >= 0)]
+    lengths = np.minimum(padded[alone + 1] - padded[alone - 1] - 1, 11)
+    law = np.exp(-3.0) * np.cumprod(np.concatenate([[1.0], 3.0 / np.arange(1, 12)]))
+    law[11] = 1 - law[:11].sum()
+    expected = law * len(alone)
+    counts = np.bincount(lengths, minlength=12)
+    assert ((counts - expected) ** 2 / expected).sum() < 31.3  # the 1e-3 quantile for eleven degrees of freedom
+    assert counts[0] > 0.04 * len(alone)
+
+
+@given(token_batches(), SEEDS, st.floats(0, 1), st.floats(0.1, 5))
+def test_infilling_removes_its_share_and_keeps_the_row_as_targets(batch, seed, ratio, mean):
+    out = ops.TextInfilling(mask_ratio=ratio, poisson_lambda=mean, mask_id=4)(batch, seed=seed, return_source=True)
+    kept = np.array([(np.array(row) >= 0).sum() for row in lists(out.source, out.offsets)], int)
+    assert (batch.lengths - kept == np.ceil(batch.lengths * ratio)).all()
+    assert (out.tokens[out.source < 0] == 4).all()
+    assert out.targets.to_lists() == batch.to_lists()
+    for name, column in batch.columns.items():
+        assert (out.targets.columns[name] == column).all()
+
+
+def test_the_targets_of_denoising_are_what_went_in():
+    batch = rows_of(20, 40)
+    noise = vg.Compose(
+        [ops.TokenDropout(rate=0.3), ops.SentencePermute(end_ids=list(range(10, 200))), ops.TextInfilling(mask_id=4)]
+    )
+    out = noise(batch, seed=1, return_source=True)
+    assert out.targets.to_lists() == batch.to_lists()
+    assert out.targets.source.tolist() == list(range(40)) * 20
+    assert not out.targets.edited.any()
+    many = vg.Compose([vg.Repeat(ops.TokenDropout(rate=0.3), n=2), ops.TextInfilling(mask_id=4)])(batch, seed=1)
+    assert many.targets.to_lists() == [row for row in batch.to_lists() for _ in range(2)]
+
+
+@given(token_batches(), SEEDS, st.sampled_from([0.0, 0.4, 1.0]), st.booleans())
+def test_sentences_stay_whole(batch, seed, ratio, guarded):
+    protect = ops.Protect(columns=("special",)) if guarded else None
+    op = ops.SentencePermute(permute_sentence_ratio=ratio, end_ids=[1, 3, 5], protect=protect)
+    out = op(batch, seed=seed, return_source=True)
+    assert out.targets.to_lists() == batch.to_lists()
+    for row, source in enumerate(lists(out.source, out.offsets)):
+        assert sorted(source) == list(range(len(source)))
+        tokens = batch[row].tokens
+        for i, j in itertools.pairwise(source):
+            assert j == i + 1 or i + 1 == len(source) or tokens[i] in (1, 3, 5) or guarded
+
+
+def test_orders_of_sentences_are_equally_likely():
+    batch = vg.TokenBatch.from_lists([[9, 1, 1, 8, 8, 1]] * 60_000, ids=range(60_000))
+    out = ops.SentencePermute(end_ids=[1])(batch, seed=1, return_source=True)
+    counts = Counter(map(tuple, lists(out.source, out.offsets)))
+    assert len(counts) == 6
+    assert sum((count - 10_000) ** 2 / 10_000 for count in counts.values()) < 20.5  # 1e-3, five degrees of freedom
+    pairs = ops.SentencePermute(end_ids=[1], permute_sentence_ratio=0.5)(batch, seed=1, return_source=True)
+    moved = Counter(map(tuple, lists(pairs.source, pairs.offsets)))
+    assert len(moved) == 4
+    assert near(moved[tuple(range(6))], 60_000, 0.5)
+
+
+@given(token_batches(), SEEDS, st.sampled_from([0.0, 1.0]), st.booleans())
+def test_fim_can_be_undone_and_columns_stay_with_their_tokens(batch, seed, spm, guarded):
+    low = vg.TokenBatch.from_arrays(batch.tokens % 100, batch.offsets, ids=batch.ids, columns=batch.columns)
+    protect = ops.Protect(columns=("special",)) if guarded else None
+    op = ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=spm, protect=protect, **FIM)
+    out = op(low, seed=seed, return_source=True)
+    known = out.source >= 0
+    row_of = np.repeat(np.arange(len(out)), out.lengths)
+    at = low.offsets[:-1][row_of[known]] + out.source[known]
+    assert sorted(at.tolist()) == list(range(len(low.tokens)))
+    for name in ("labels", "loss_mask"):
+        assert (out.columns[name][known] == low.columns[name][at]).all()
+        assert (out.columns[name][~known] == (-100 if name == "labels" else 0)).all()
+    for row, before in enumerate(low.to_lists()):
+        tokens, shut = out[row].to_lists()[0], low[row].columns["special"]
+        free = np.flatnonzero(~shut) if guarded else np.arange(len(before))
+        if not len(free):
+            assert tokens == before
+            continue
+        head, tail = int(free[0]), len(before) - int(free[-1]) - 1
+        assert tokens[:head] == before[:head]
+        assert tokens[len(tokens) - tail :] == before[len(before) - tail :]
+        inner = tokens[head : len(tokens) - tail]
+        p, s, m = (inner.index(FIM[f"{name}_id"]) for name in ("prefix", "suffix", "middle"))
+        assert p == 0
+        assert s < m
+        if spm:
+            assert s == 1
+            undone = inner[m + 1 :] + inner[2:m]
+        else:
+            undone = inner[1:s] + inner[m + 1 :] + inner[s + 1 : m]
+        assert undone == before[head : len(before) - tail]
+
+
+def test_fim_cuts_anywhere_and_as_often_as_it_says():
+    batch = rows_of(100_000, 3)
+    out = ops.FillInMiddle(fim_rate=0.9, fim_spm_rate=0.4, prefix_id=1, middle_id=2, suffix_id=3)(batch, seed=1)
+    first, second = out.tokens[out.offsets[:-1]], out.tokens[out.offsets[:-1] + 1]
+    rearranged = int((first == 1).sum())
+    assert near(rearranged, 100_000, 0.9)
+    # An empty prefix in PSM (7 of 16 cuts) looks like SPM; the middle tells them apart in the rest.
+    assert near(int((second == 3).sum()), rearranged, 0.4 + 0.6 * 7 / 16)
+
+
+def test_some_of_runs_as_many_as_it_says():
+    marks = [ops.TokenInsert(rate=1.0, weights=[float(k == i) for k in range(4)]) for i in range(4)]
+    batch = rows_of(40_000, 1)
+    out = vg.SomeOf(marks, k=2)(batch, seed=1)
+    sets = Counter(frozenset(row) - {t} for row, (t,) in zip(out.to_lists(), batch.to_lists(), strict=True))
+    assert len(sets) == 6
+    assert all(len(chosen) == 2 for chosen in sets)
+    assert sum((count - 40_000 / 6) ** 2 / (40_000 / 6) for count in sets.values()) < 20.5
+    out = vg.SomeOf(marks, k=0, at_most=1)(batch, seed=1)
+    assert near(int((out.lengths == 1).sum()), 40_000, 0.5)
+    assert vg.SomeOf(marks, k=4)(batch[:1], seed=1).stats.keys() == {f"SomeOf#0/TokenInsert#{i}" for i in range(4)}
+
+
+@pytest.mark.parametrize("op", TOKEN)
+def test_a_row_of_a_million_tokens_and_all_protected(op):
+    """No limit of a buffer or a counter is near, and protection of everything leaves everything."""
+    rng = np.random.default_rng(9)
+    offsets = [0, 0, 1, 1 + LONG]
+    columns = {"word_ids": np.arange(1 + LONG, dtype=np.int32) // 3, "special": np.zeros(1 + LONG, bool)}
+    columns |= {"loss_mask": columns["special"]}
+    tokens = rng.integers(10, 90, 1 + LONG, np.uint32)
+    batch = vg.TokenBatch.from_arrays(tokens, offsets, ids=[1, 2, 3], columns=columns)
+    out = op(batch, seed=1, return_source=True)
+    assert len(out) >= 3
+    closed = batch.replace(columns=batch.columns | {"shut": np.ones(1 + LONG, bool)})
+    if hasattr(op, "op") or hasattr(op, "ops"):
+        return
+    kept = dataclasses.replace(op, protect=ops.Protect(columns=("shut",)))(closed, seed=1, return_source=True)
+    known = kept.source >= 0
+    assert (kept.tokens[known] == batch.tokens).all()
+    assert not kept.edited[known].any()
+
+
 # Specs and bad input -------------------------------------------------------------------------------------------------
 
 
@@ -605,6 +1055,64 @@ BAD: list[tuple[Any, str]] = [
     (
         lambda: ops.TokenReplace(rate=0.1, weights=[1, -2]),
         "TokenReplace: weights must be finite and not negative (weights[1] is -2)",
+    ),
+    (
+        lambda: ops.TokenReplace(rate=0.1, vocab_size=2, rates=[0, 1.5]),
+        "TokenReplace: rates must lie in [0, 1] (rates[1] is 1.5)",
+    ),
+    (lambda: ops.TokenInsert(rate=0.1), "TokenInsert: pass vocab_size or weights, one of them"),
+    (
+        lambda: ops.TokenInsert(rate=0.1, vocab_size=2, side="left"),
+        "TokenInsert: unknown variant `left`, expected `before` or `after`",
+    ),
+    (lambda: ops.TokenMask(rate=2.0, mask_id=1), "TokenMask: rate must lie in [0, 1] (it is 2)"),
+    (lambda: ops.LocalShuffle(k=-1), "LocalShuffle: k must lie in [0, 1073741824] (it is -1)"),
+    (
+        lambda: ops.NgramMask(ngram_weights=[1, -1], **MLM),
+        "NgramMask: ngram_weights must be finite and not negative (ngram_weights[1] is -1)",
+    ),
+    (lambda: ops.NgramMask(ngram_weights=[], **MLM), "NgramMask: ngram_weights must hold a positive number"),
+    (
+        lambda: ops.PrefixLM(min_prefix=0.5, max_prefix=0.25),
+        "PrefixLM: min_prefix must not exceed max_prefix (0.5 > 0.25)",
+    ),
+    (lambda: ops.UL2(weights=[1, 2], **T5), "UL2: weights must hold three numbers, of R, S and X (2)"),
+    (
+        lambda: ops.UL2(weights=[0, 0, 0], **T5),
+        "UL2: weights must not be negative nor all 0 (they are [0.0, 0.0, 0.0])",
+    ),
+    (lambda: ops.UL2(sentinel_id=9), "UL2: the last sentinel must lie in [0, 4294967295] (it is -90)"),
+    (
+        lambda: ops.TextInfilling(mask_id=4, poisson_lambda=0.0),
+        "TextInfilling: poisson_lambda must lie in [0.1, 100] (it is 0)",
+    ),
+    (lambda: ops.SentencePermute(), "SentencePermute: pass end_ids or end_column, one of them"),
+    (lambda: ops.SentencePermute(end_ids=3), "SentencePermute: end_ids must be a sequence of integers (it is 3)"),
+    (
+        lambda: ops.SentencePermute(end_ids=[-3]),
+        "SentencePermute: end_ids must lie in [0, 4294967295] (it is -3)",
+    ),
+    (lambda: ops.FillInMiddle(fim_rate=-0.5, **FIM), "FillInMiddle: fim_rate must lie in [0, 1] (it is -0.5)"),
+    (lambda: vg.SomeOf([SOME], k=2), "SomeOf: k must lie in [0, 1] (it is 2)"),
+    (lambda: vg.SomeOf([SOME, SOME], k=1, at_most=0), "SomeOf: at_most must lie in [1, 2] (it is 0)"),
+    (lambda: vg.SomeOf([SOME] * 65, k=1), "SomeOf: ops must hold at most 64 ops (65)"),
+    (
+        lambda: ops.WholeWordMask(**MLM)(rows_of(1, 1), seed=1),
+        "WholeWordMask#0 reads column 'word_ids', and the batch has []",
+    ),
+    (
+        lambda: ops.WholeWordMask(**MLM)(vg.TokenBatch.from_lists([[1]], columns={"word_ids": np.zeros(1)}), seed=1),
+        "an op reads column 'word_ids' as int32 (it is float64)",
+    ),
+    (
+        lambda: ops.SentencePermute(end_column="e")(
+            vg.TokenBatch.from_lists([[1]], columns={"e": np.zeros(1, np.int8)}), seed=1
+        ),
+        "an op reads column 'e' as bool or uint8 (it is int8)",
+    ),
+    (
+        lambda: ops.NgramMask(**MLM)(vg.TokenBatch.from_lists([[2**31]], ids=[1]), seed=1),
+        "NgramMask: token 2147483648 does not fit an int32 label (row 0)",
     ),
     (lambda: ops.TokenReplace(rate=0.1, weights=5), "TokenReplace: weights must be a sequence of numbers (it is 5)"),
     (
@@ -698,7 +1206,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.MaskedLM(**MLM)(vg.TokenBatch.from_lists([[1]], columns={"labels": np.zeros(1, np.int64)}), seed=1),
-        "MaskedLM needs column 'labels' as int32 (it is int64)",
+        "an op that writes 'labels' needs it as int32 (it is int64)",
     ),
     (
         lambda: SOME(vg.TokenBatch.from_lists([[1]], columns={"x": np.array(["a"])}), seed=1),
@@ -706,7 +1214,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.SpanCorruption(**T5, num_sentinels=2)(ops.SpanCorruption(**T5)(rows_of(1, 9), seed=1), seed=1),
-        "SpanCorruption makes targets, and the batch has some: pass batch.replace(targets=None)",
+        "an op makes targets, and the batch has some: pass batch.replace(targets=None)",
     ),
 ]
 

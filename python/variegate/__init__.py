@@ -16,13 +16,14 @@ from variegate.errors import VariegateError
 
 if TYPE_CHECKING:
     from variegate import collapse, dedup, loaders, ops, recipe, run, templates
-    from variegate.ops import Compose, OneOf, Repeat, Sometimes
+    from variegate.ops import Compose, OneOf, Repeat, SomeOf, Sometimes
     from variegate.tokenizer import Tokenizer
 
 __all__ = [
     "Compose",
     "OneOf",
     "Repeat",
+    "SomeOf",
     "Sometimes",
     "Spans",
     "TextBatch",
@@ -45,6 +46,7 @@ _HOMES = {
     "Compose": "variegate.ops",
     "OneOf": "variegate.ops",
     "Repeat": "variegate.ops",
+    "SomeOf": "variegate.ops",
     "Sometimes": "variegate.ops",
     "Tokenizer": "variegate.tokenizer",
 }

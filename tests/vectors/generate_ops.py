@@ -10,7 +10,9 @@ A changed vector is a breaking change.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import itertools
 import json
 import math
 import sys
@@ -140,20 +142,26 @@ def token_swap(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str,
 
 def token_replace(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
     rolls = stream.rolls(len(tokens))
-    out = list(tokens)
-    edited = [int(roll < limit(p["rate"]) and not s) for roll, s in zip(rolls, shut, strict=True)]
-    table = alias(p["weights"]) if p.get("weights") else None
-    for i, hit in enumerate(edited):
-        if hit and table:
-            column = stream.below_at(2, i, len(table))
-            own, other = table[column]
-            out[i] = column if stream.word(1, i) < own else other
-        elif hit:
-            out[i] = stream.below_at(1, i, p["vocab_size"])
+    rates = [p["rate"]] * len(tokens)
+    if p.get("rates"):
+        rates = [p["rate"] * p["rates"][token] if token < len(p["rates"]) else 0.0 for token in tokens]
+    edited = [int(roll < limit(rate) and not s) for roll, rate, s in zip(rolls, rates, shut, strict=True)]
+    out = [vocabulary(stream, p, i) if hit else tokens[i] for i, hit in enumerate(edited)]
     return {"source": list(range(len(tokens))), "tokens": out, "edited": edited}
 
 
-def alias(weights: list[float]) -> list[tuple[int, int]]:
+def vocabulary(stream: Stream, p: dict[str, Any], i: int) -> int:
+    """The token that noise draws for position i."""
+    if not p.get("weights"):
+        return stream.below_at(1, i, p["vocab_size"])
+    table = alias(tuple(p["weights"]))
+    column = stream.below_at(2, i, len(table))
+    own, other = table[column]
+    return column if stream.word(1, i) < own else other
+
+
+@functools.cache
+def alias(weights: tuple[float, ...]) -> list[tuple[int, int]]:
     """Vose's alias table in fractions: (limit of 2^32, other) per column. Small and large columns are stacks that
     start in ascending order; a large column that became small goes on the stack of small ones."""
     most = max(weights)
@@ -215,7 +223,7 @@ def span_corruption(tokens: list[int], shut: list[bool], stream: Stream, p: dict
             runs[-1].append(i)
     runs = runs[:sentinels]
     where = {i: k for k, run in enumerate(runs) for i in run}
-    inputs: list[tuple[int, int]] = []
+    inputs: list[tuple[int, int]] = [] if p.get("prefix_id") is None else [(p["prefix_id"], -1)]
     targets: list[tuple[int, int]] = []
     for i, token in enumerate(tokens):
         if i not in where:
@@ -232,11 +240,13 @@ def span_corruption(tokens: list[int], shut: list[bool], stream: Stream, p: dict
         inputs.append((eos, -1))
         targets.append((eos, -1))
 
-    def strand(pairs: list[tuple[int, int]]) -> dict[str, list[int]]:
-        tokens, source = [t for t, _ in pairs], [s for _, s in pairs]
-        return {"source": source, "tokens": tokens, "edited": [int(s < 0) for s in source]}
-
     return strand(inputs) | {"targets": strand(targets)}
+
+
+def strand(pairs: list[tuple[int, int]]) -> dict[str, Any]:
+    """Tokens and where they come from, -1 for those that were inserted."""
+    tokens, source = [t for t, _ in pairs], [s for _, s in pairs]
+    return {"source": source, "tokens": tokens, "edited": [int(s < 0) for s in source]}
 
 
 def partition(stream: Stream, lane: int, items: int, parts: int) -> list[int]:
@@ -249,13 +259,230 @@ def partition(stream: Stream, lane: int, items: int, parts: int) -> list[int]:
     return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
+def token_insert(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    rolls = stream.rolls(len(tokens))
+    pairs: list[tuple[int, int]] = []
+    for i, token in enumerate(tokens):
+        own = [(token, i)]
+        if rolls[i] < limit(p["rate"]) and not shut[i]:
+            new = [(vocabulary(stream, p, i), -1)]
+            own = new + own if p["side"] == "before" else own + new
+        pairs += own
+    return strand(pairs)
+
+
+def token_mask(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    edited = [int(r < limit(p["rate"]) and not s) for r, s in zip(stream.rolls(len(tokens)), shut, strict=True)]
+    out = [p["mask_id"] if hit else token for hit, token in zip(edited, tokens, strict=True)]
+    return {"source": list(range(len(tokens))), "tokens": out, "edited": edited}
+
+
+def local_shuffle(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    rolls, source = stream.rolls(len(tokens)), list(range(len(tokens)))
+    walls = [-1, *(i for i in source if shut[i]), len(tokens)]
+    for left, right in itertools.pairwise(walls):
+        span = range(left + 1, right)
+        source[left + 1 : right] = sorted(span, key=lambda i: i + Fraction(rolls[i], 2**24) * (p["k"] + 1))
+    return {
+        "source": source,
+        "tokens": [tokens[i] for i in source],
+        "edited": [int(i != s) for i, s in enumerate(source)],
+    }
+
+
+def whole_word_mask(
+    tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any], column: list[int]
+) -> dict[str, Any]:
+    rolls, hows = stream.rolls(len(tokens)), [int(word) >> 8 for word in stream.lane(1, len(tokens))]
+    out, edited, labels = list(tokens), [0] * len(tokens), [-100] * len(tokens)
+    words: list[list[int]] = []
+    for i, word in enumerate(column):
+        if i == 0 or word != column[i - 1]:
+            words.append([])
+        words[-1].append(i)
+    for word in words:
+        if column[word[0]] < 0 or rolls[word[0]] >= limit(p["mlm_probability"]) or any(shut[i] for i in word):
+            continue
+        for i in word:
+            edited[i], labels[i] = 1, tokens[i]
+            out[i] = hidden(stream, p, hows[i], 2, i, tokens[i])
+    return {"source": list(range(len(tokens))), "tokens": out, "edited": edited, "labels": labels}
+
+
+def hidden(stream: Stream, p: dict[str, Any], how: int, lane: int, i: int, token: int) -> int:
+    """What a chosen token becomes by a roll of its own."""
+    mask = p["mask_replace_prob"]
+    if how < limit(mask):
+        return int(p["mask_id"])
+    if how < limit(mask + p["random_replace_prob"]):
+        return stream.below_at(lane, i, p["vocab_size"])
+    return token
+
+
+def ngram_mask(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    free = [i for i in range(len(tokens)) if not shut[i]]
+    noise = int(len(free) * p["mlm_probability"] + (stream.word(3, 0) >> 8) / 2**24)
+    spans = scattered(stream, len(free), min(noise, len(free)), [0.0, *p["ngram_weights"]])
+    out, edited, labels = list(tokens), [0] * len(tokens), [-100] * len(tokens)
+    for k, (span, _) in enumerate(around(spans, free)):
+        how = stream.word(4, k) >> 8
+        for i in span:
+            edited[i], labels[i] = 1, tokens[i]
+            out[i] = hidden(stream, p, how, 5, i, tokens[i])
+    return {"source": list(range(len(tokens))), "tokens": out, "edited": edited, "labels": labels}
+
+
+def scattered(stream: Stream, n: int, noise: int, weights: list[float]) -> list[range]:
+    """Spans of lengths drawn by weight that hold `noise` of n tokens, at places that are all equally likely."""
+    total, ends = sum(map(Fraction, weights)), []
+    for k in range(len(weights)):
+        ends.append(math.floor(sum(map(Fraction, weights[: k + 1])) / total * 2**32))
+    lengths: list[int] = []
+    while sum(lengths) < noise:
+        word = stream.word(0, len(lengths))
+        lengths.append(min(sum(end <= word for end in ends), noise - sum(lengths)))
+    if not lengths:
+        return []
+    first = stream.next_below(2, len(lengths))
+    lengths = lengths[first:] + lengths[:first]
+    # A row of slots, one for each span and one for each token outside: the spans' slots are drawn.
+    gaps = partition(stream, 1, n - noise + len(lengths) + 1, len(lengths) + 1)
+    spans, at = [], 0
+    for gap, length in zip(gaps, lengths, strict=False):
+        at += gap - 1
+        spans.append(range(at, at + length))
+        at += length
+    return spans
+
+
+def around(spans: list[range], free: list[int]) -> list[tuple[list[int], int]]:
+    """Spans over the free tokens as tokens of the row, cut where a protected one comes between, and their starts."""
+    out = []
+    for span in spans:
+        pieces: list[list[int]] = []
+        for k in span:
+            if not pieces or free[k] != free[k - 1] + 1:
+                pieces.append([])
+            pieces[-1].append(free[k])
+        out += [(piece, piece[0]) for piece in pieces]
+        if not pieces:
+            out.append(([], free[span.start] if span.start < len(free) else free[-1] + 1))
+    return out
+
+
+def text_infilling(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    free = [i for i in range(len(tokens)) if not shut[i]]
+    noise = min(math.ceil(len(free) * p["mask_ratio"]), len(free))
+    weights, rest = [1.0], 1.0
+    while len(weights) - 1 <= p["poisson_lambda"] or weights[-1] >= rest * 2.0**-40:
+        weights.append(weights[-1] * p["poisson_lambda"] / len(weights))
+        rest += weights[-1]
+    pairs: list[tuple[int, int]] = []
+    at = 0
+    for span, start in around(scattered(stream, len(free), noise, weights), free):
+        pairs += [(tokens[i], i) for i in range(at, start)] + [(p["mask_id"], -1)]
+        at = start + len(span)
+    return strand(pairs + [(tokens[i], i) for i in range(at, len(tokens))]) | {"restores": True}
+
+
+def sentence_permute(
+    tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any], column: list[int]
+) -> dict[str, Any]:
+    free = [i for i in range(len(tokens)) if not shut[i]]
+    sentences: list[list[int]] = [[]]
+    for i in range(free[0], free[-1] + 1) if free else []:
+        sentences[-1].append(i)
+        if column[i] if "end_column" in p else tokens[i] in p["end_ids"]:
+            sentences.append([])
+    sentences = [sentence for sentence in sentences if sentence]
+    movers = [k for k, sentence in enumerate(sentences) if not any(shut[i] for i in sentence)]
+    chosen = math.ceil(len(movers) * p["permute_sentence_ratio"])
+    for k in range(chosen):
+        other = k + stream.next_below(0, len(movers) - k)
+        movers[k], movers[other] = movers[other], movers[k]
+    order = list(range(len(sentences)))
+    for place, k in zip(sorted(movers[:chosen]), movers, strict=False):
+        order[place] = k
+    source = list(range(free[0])) if free else list(range(len(tokens)))
+    edited = [0] * len(source)
+    for place, k in enumerate(order):
+        source += sentences[k]
+        edited += [int(place != k)] * len(sentences[k])
+    source += range(len(source), len(tokens))
+    edited += [0] * (len(tokens) - len(edited))
+    return {"source": source, "tokens": [tokens[i] for i in source], "edited": edited, "restores": True}
+
+
+def prefix_lm(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    free = [i for i in range(len(tokens)) if not shut[i]]
+    n = len(free)
+    low = min(max(math.ceil(p["min_prefix"] * n), 1), n)
+    high = max(min(int(p["max_prefix"] * n), n - 1), low)
+    rest = set(free[low + stream.next_below(0, high - low + 1) :])
+    if p["form"] == "labels":
+        return {
+            "source": list(range(len(tokens))),
+            "tokens": tokens,
+            "edited": [int(i in rest) for i in range(len(tokens))],
+            "labels": [token if i in rest else -100 for i, token in enumerate(tokens)],
+        }
+    pairs = [(token, i) for i, token in enumerate(tokens)]
+    return strand([pair for pair in pairs if pair[1] not in rest]) | {
+        "targets": strand([pair for pair in pairs if pair[1] in rest])
+    }
+
+
+def ul2(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    r, s, x = p["weights"]
+    settings = [(r / 2, "r_id", 0.15, 3.0), (r / 2, "r_id", 0.15, 8.0), (s, "s_id", 0.25, 1e9)]
+    settings += [
+        (x / 4, "x_id", density, mean) for density, mean in ((0.5, 3.0), (0.5, 8.0), (0.15, 64.0), (0.5, 64.0))
+    ]
+    weights = [setting[0] for setting in settings]
+    roll = stream.word(2, 0) >> 8
+    k = sum(limit(sum(weights[: k + 1]) / sum(weights)) <= roll for k in range(7))
+    _, name, density, mean = settings[k]
+    own = {"noise_density": density, "mean_noise_span_length": mean, "prefix_id": p.get(name)}
+    return span_corruption(tokens, shut, stream, p | own)
+
+
+def fill_in_middle(tokens: list[int], shut: list[bool], stream: Stream, p: dict[str, Any]) -> dict[str, Any]:
+    free = [i for i in range(len(tokens)) if not shut[i]]
+    pairs = [(token, i) for i, token in enumerate(tokens)]
+    if not free or stream.word(0, 0) >> 8 >= limit(p["fim_rate"]):
+        return strand(pairs)
+    first, last = free[0], free[-1] + 1
+    places = [i for i in range(first, last + 1) if i in (first, last) or not (shut[i - 1] and shut[i])]
+    stream.at[0] = 2
+    cuts = sorted(places[stream.next_below(0, len(places))] for _ in range(2))
+    prefix, middle, suffix = pairs[first : cuts[0]], pairs[cuts[0] : cuts[1]], pairs[cuts[1] : last]
+    pre, mid, suf = ([(p[f"{name}_id"], -1)] for name in ("prefix", "middle", "suffix"))
+    if stream.word(0, 1) >> 8 < limit(p["fim_spm_rate"]):
+        moved = pre + suf + suffix + mid + prefix + middle
+    else:
+        moved = pre + prefix + suf + suffix + mid + middle
+    return strand(pairs[:first] + moved + pairs[last:])
+
+
 TOKEN_OPS = {
+    "FillInMiddle": fill_in_middle,
+    "LocalShuffle": local_shuffle,
     "MaskedLM": masked_lm,
+    "NgramMask": ngram_mask,
+    "PrefixLM": prefix_lm,
+    "SentencePermute": sentence_permute,
     "SpanCorruption": span_corruption,
+    "TextInfilling": text_infilling,
     "TokenDropout": token_dropout,
+    "TokenInsert": token_insert,
+    "TokenMask": token_mask,
     "TokenReplace": token_replace,
     "TokenSwap": token_swap,
+    "UL2": ul2,
+    "WholeWordMask": whole_word_mask,
 }
+READS = {"WholeWordMask": "word_ids", "SentencePermute": "end_column"}
+"""The ops that read a column, and the parameter that names it."""
 
 
 # Ops on text ---------------------------------------------------------------------------------------------------------
@@ -326,6 +553,8 @@ class Run:
             weights = p.get("weights") or [1.0] * len(children)
             ends = [limit(sum(weights[: k + 1]) / sum(weights)) for k in range(len(weights))]
             return lambda row: children[sum(e <= self.stream(path, row).rolls(1)[0] for e in ends)](row)
+        if kind == "SomeOf":
+            return lambda row: chain([children[i] for i in sorted(self.some(path, row, p, len(children)))])(row)
         if kind == "Repeat":
 
             def repeat(row: dict[str, Any]) -> list[dict[str, Any]]:
@@ -340,6 +569,16 @@ class Run:
             return repeat
         return lambda row: [self.leaf(kind, p, path, row, guard)]
 
+    def some(self, path: str, row: dict[str, Any], p: dict[str, Any], n: int) -> set[int]:
+        """The options that a row draws: how many, and then which, by Floyd's sampling."""
+        stream, most = self.stream(path, row), p.get("at_most") or p["k"]
+        k = p["k"] + stream.next_below(0, most - p["k"] + 1)
+        chosen: set[int] = set()
+        for top in range(n - k, n):
+            option = stream.next_below(0, top + 1)
+            chosen.add(top if option in chosen else option)
+        return chosen
+
     def leaf(self, kind: str, p: dict[str, Any], path: str, row: dict[str, Any], guard: dict[str, Any]) -> Any:
         stream = self.stream(path, row)
         if kind == "KeyboardTypo":
@@ -349,7 +588,8 @@ class Run:
         tokens, old = row["tokens"], row["source"]
         special = row.get("special") or [0] * len(tokens)
         shut = [token in guard["ids"] or bool(special[i] and guard["columns"]) for i, token in enumerate(tokens)]
-        made = TOKEN_OPS[kind](tokens, shut, stream, p)
+        column = [row[p[READS[kind]]]] if p.get(READS.get(kind, "")) else [[]] * (kind in READS)
+        made = TOKEN_OPS[kind](tokens, shut, stream, p, *column)
 
         def follow(strand: dict[str, Any]) -> dict[str, Any]:
             source = strand["source"]
@@ -358,7 +598,7 @@ class Run:
                 "tokens": strand["tokens"],
                 "source": [old[s] if s >= 0 else -1 for s in source],
                 "edited": edited,
-                "special": [special[s] if s >= 0 else 0 for s in source],
+                **{name: [row[name][s] if s >= 0 else 0 for s in source] for name in COLUMNS if name in row},
             }
 
         out = row | follow(made)
@@ -366,6 +606,8 @@ class Run:
             out["labels"] = [row["labels"][s] if s >= 0 else -100 for s in made["source"]]
         if "labels" in made:
             out["labels"] = made["labels"]
+        if made.get("restores"):
+            out["targets"] = row["input"]
         if "targets" in made:
             out["targets"] = follow(made["targets"])
             if "labels" in row:
@@ -388,7 +630,11 @@ def chain(steps: list[Any]) -> Any:
 RNG = np.random.default_rng(20)
 TOKENS = [[], [7], [5, 6], [3, 1, 3, 1, 3], *([int(t) for t in RNG.integers(0, 30, n)] for n in (9, 40, 130))]
 IDS = [0, 1, 2**32 - 1, 2**32, 2**64 - 1, 11, 12]
+COLUMNS = ("special", "word_ids", "ends")
+"""The columns of the vectors: protected tokens, words of one to three tokens, ends of sentences."""
 SPECIAL = [[int(i % 6 == 0) for i in range(len(row))] for row in TOKENS]
+WORD_IDS = [[-1 if i % 11 == 10 else (i * 5 + i // 3) // 10 for i in range(len(row))] for row in TOKENS]
+ENDS = [[int(i % 7 == 5) for i in range(len(row))] for row in TOKENS]
 TEXTS = [
     "",
     "a",
@@ -422,6 +668,69 @@ SPECS: dict[str, list[dict[str, Any]]] = {
             {"rate": 0.3, "vocab_size": 50},
             {"rate": 1.0, "vocab_size": 2**31 + 1},
             {"rate": 0.8, "weights": [5.0, 0.0, 1.0, 3.0, 0.001, 0.5], "protect": PROTECT},
+            {"rate": 0.9, "weights": [0.0, 2.0, 1.0], "rates": [k / 25 for k in range(25)]},
+        )
+    ],
+    "token_insert": [
+        {"TokenInsert": p}
+        for p in (
+            {"rate": 0.3, "vocab_size": 50, "side": "before"},
+            {"rate": 1.0, "vocab_size": 2**31 + 1, "side": "after", "inserted": "ignore"},
+            {"rate": 0.8, "weights": [5.0, 0.0, 1.0], "side": "before", "protect": PROTECT},
+        )
+    ],
+    "token_mask": [{"TokenMask": {"mask_id": 4} | p} for p in ({"rate": 0.3}, {"rate": 0.9, "protect": PROTECT})],
+    "local_shuffle": [{"LocalShuffle": p} for p in ({"k": 3}, {"k": 40}, {"k": 5, "protect": PROTECT})],
+    "whole_word_mask": [
+        {"WholeWordMask": MLM | {"word_ids": "word_ids"} | p}
+        for p in (
+            {},
+            {"mlm_probability": 0.6, "mask_replace_prob": 0.3, "random_replace_prob": 0.5, "vocab_size": 2**31 + 1},
+            {"mlm_probability": 1.0, "protect": PROTECT},
+        )
+    ],
+    "ngram_mask": [
+        {"NgramMask": MLM | {"ngram_weights": [6.0, 3.0, 2.0]} | p}
+        for p in (
+            {},
+            {"mlm_probability": 0.6, "mask_replace_prob": 0.3, "random_replace_prob": 0.5, "vocab_size": 2**31 + 1},
+            {"mlm_probability": 0.5, "ngram_weights": [0.0, 0.0, 1.0], "protect": PROTECT},
+        )
+    ],
+    "prefix_lm": [
+        {"PrefixLM": {"min_prefix": 0.0, "max_prefix": 1.0} | p}
+        for p in (
+            {"form": "targets"},
+            {"form": "labels", "min_prefix": 0.25, "max_prefix": 0.75},
+            {"form": "targets", "protect": PROTECT},
+        )
+    ],
+    "text_infilling": [
+        {"TextInfilling": {"mask_ratio": 0.3, "poisson_lambda": 3.0, "mask_id": 4} | p}
+        for p in ({}, {"mask_ratio": 0.6, "poisson_lambda": 0.7}, {"mask_ratio": 0.5, "protect": PROTECT})
+    ],
+    "sentence_permute": [
+        {"SentencePermute": {"permute_sentence_ratio": 1.0} | p}
+        for p in (
+            {"end_ids": [3, 9, 12, 20]},
+            {"end_column": "ends", "permute_sentence_ratio": 0.5},
+            {"end_ids": [1, 5, 7, 20], "protect": {"ids": [3, 9]}},
+        )
+    ],
+    "fill_in_middle": [
+        {"FillInMiddle": {"fim_rate": 1.0, "fim_spm_rate": 0.5, "prefix_id": 1, "middle_id": 2, "suffix_id": 3} | p}
+        for p in (
+            {},
+            {"fim_rate": 0.5, "fim_spm_rate": 1.0},
+            {"protect": {"ids": [3, 9, 12, 13], "columns": ["special"]}},
+        )
+    ],
+    "ul2": [
+        {"UL2": {name: T5[name] for name in ("sentinel_id", "sentinel_step", "num_sentinels")} | p}
+        for p in (
+            {"weights": [2.0, 1.0, 4.0], "eos_id": 1},
+            {"weights": [1.0, 1.0, 1.0], "r_id": 40, "s_id": 41, "x_id": 42, "protect": PROTECT},
+            {"weights": [0.0, 1.0, 0.0], "s_id": 41},
         )
     ],
     "masked_lm": [
@@ -443,7 +752,7 @@ SPECS: dict[str, list[dict[str, Any]]] = {
         for p in (
             {"eos_id": 1},
             {"noise_density": 0.5, "mean_noise_span_length": 1.0},
-            {"noise_density": 0.4, "num_sentinels": 3, "sentinel_step": 1, "protect": PROTECT},
+            {"noise_density": 0.4, "num_sentinels": 3, "sentinel_step": 1, "prefix_id": 77, "protect": PROTECT},
         )
     ],
     "keyboard_typo": [
@@ -483,6 +792,26 @@ SPECS: dict[str, list[dict[str, Any]]] = {
                 ]
             }
         },
+        {
+            "Compose": {
+                "ops": [
+                    {
+                        "SomeOf": {
+                            "k": 1,
+                            "at_most": 3,
+                            "ops": [
+                                {"TokenDropout": {"rate": 0.5}},
+                                {"Repeat": {"op": {"TokenSwap": {"rate": 0.9}}, "n": 2}},
+                                {"MaskedLM": MLM},
+                                {"TokenDropout": {"rate": 0.5}},
+                            ],
+                        }
+                    },
+                    {"TokenDropout": {"rate": 0.3}},
+                    {"TextInfilling": {"mask_ratio": 0.3, "poisson_lambda": 3.0, "mask_id": 4}},
+                ]
+            }
+        },
     ],
 }
 
@@ -496,24 +825,25 @@ def case(spec: dict[str, Any], seed: int, epoch: int, variant: int) -> dict[str,
         out = run.rows(spec, rows)
         made = {"texts": [row["text"] for row in out], "edits": [row["edits"] for row in out]}
         return call | {"texts": TEXTS, "ids": IDS[: len(TEXTS)], "out": made}
-    labelled = "MaskedLM" in json.dumps(spec)
+    text = json.dumps(spec)
+    labelled = any(name in text for name in ("MaskedLM", "WholeWordMask", "NgramMask", '"labels"'))
+    read = {"word_ids": WORD_IDS} if "WholeWordMask" in text else {"ends": ENDS} if "end_column" in text else {}
     rows = []
-    for row_id, tokens, special in zip(IDS, TOKENS, SPECIAL, strict=True):
-        row = {"id": row_id, "tokens": tokens, "special": special, "source": list(range(len(tokens)))}
-        row |= {"edited": [0] * len(tokens), "parent": row_id, "variant": 0}
-        rows.append(row | ({"labels": [-100] * len(tokens)} if labelled else {}))
+    for k, (row_id, tokens) in enumerate(zip(IDS, TOKENS, strict=True)):
+        row: dict[str, Any] = {"tokens": tokens, "source": list(range(len(tokens))), "edited": [0] * len(tokens)}
+        row |= {"special": SPECIAL[k]} | {name: values[k] for name, values in read.items()}
+        row |= {"labels": [-100] * len(tokens)} if labelled else {}
+        rows.append(row | {"id": row_id, "parent": row_id, "variant": 0, "input": row})
     out = run.rows(spec, rows)
-    made: dict[str, Any] = {name: [row[name] for row in out] for name in ("tokens", "source", "edited", "special")}
-    if labelled:
-        made["labels"] = [row["labels"] for row in out]
+    names = ["tokens", "source", "edited", "special", *read, *(["labels"] if labelled else [])]
+    made: dict[str, Any] = {name: [row[name] for row in out] for name in names}
     if any("targets" in row for row in out):
-        empty: dict[str, list[int]] = {"tokens": [], "source": [], "edited": [], "special": []}
-        empty |= {"labels": []} if labelled else {}
+        empty: dict[str, list[int]] = {name: [] for name in names}
         made["targets"] = {name: [row.get("targets", empty)[name] for row in out] for name in empty}
-    if "Repeat" in json.dumps(spec):
+    if "Repeat" in text:
         made |= {"ids": [row["id"] for row in out], "parent": [row["parent"] for row in out]}
         made["variant"] = [row["variant"] for row in out]
-    return call | {"tokens": TOKENS, "special": SPECIAL, "ids": IDS, "out": made}
+    return call | {"tokens": TOKENS, "special": SPECIAL, **read, "ids": IDS, "out": made}
 
 
 CALLS = [(7, 0, 0), (2**64 - 1, 2**32 - 1, 2**64 - 1), (1, 3, 5)]

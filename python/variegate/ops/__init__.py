@@ -9,23 +9,53 @@ from __future__ import annotations
 
 from variegate.ops._base import Op, Protect, from_json, from_spec
 from variegate.ops.characters import KeyboardTypo
-from variegate.ops.compose import Compose, OneOf, Repeat, Sometimes
-from variegate.ops.noise import TokenDropout, TokenReplace, TokenSwap
-from variegate.ops.objectives import MaskedLM, SpanCorruption
+from variegate.ops.compose import Compose, OneOf, Repeat, SomeOf, Sometimes
+from variegate.ops.noise import (
+    LocalShuffle,
+    TokenDropout,
+    TokenInsert,
+    TokenMask,
+    TokenReplace,
+    TokenSwap,
+    kneser_ney,
+)
+from variegate.ops.objectives import (
+    UL2,
+    FillInMiddle,
+    MaskedLM,
+    NgramMask,
+    PrefixLM,
+    SentencePermute,
+    SpanCorruption,
+    TextInfilling,
+    WholeWordMask,
+)
 
 __all__ = [
+    "UL2",
     "Compose",
+    "FillInMiddle",
     "KeyboardTypo",
+    "LocalShuffle",
     "MaskedLM",
+    "NgramMask",
     "OneOf",
     "Op",
+    "PrefixLM",
     "Protect",
     "Repeat",
+    "SentencePermute",
+    "SomeOf",
     "Sometimes",
     "SpanCorruption",
+    "TextInfilling",
     "TokenDropout",
+    "TokenInsert",
+    "TokenMask",
     "TokenReplace",
     "TokenSwap",
+    "WholeWordMask",
     "from_json",
     "from_spec",
+    "kneser_ney",
 ]

@@ -19,6 +19,9 @@ from variegate.errors import InvalidInput
 
 __all__ = ["Op", "Protect", "from_json", "from_spec"]
 
+_READABLE = {1: ("bool", "uint8"), 4: ("int32",)}
+"""The dtypes of a column that an op reads, by the bytes of a value."""
+
 Batch = TypeVar("Batch", TokenBatch, TextBatch)
 
 
@@ -196,9 +199,13 @@ def from_spec(spec: Mapping[str, Any] | Op) -> Op:
 def _run_tokens(pipeline: _core.Pipeline, batch: TokenBatch, call: tuple[int, int, int, bool]) -> TokenBatch:
     columns = [_column(name, column) for name, column in batch.columns.items()]
     if pipeline.labels and "labels" in batch.columns and batch.columns["labels"].dtype != np.int32:
-        raise InvalidInput(f"MaskedLM needs column 'labels' as int32 (it is {batch.columns['labels'].dtype})")
+        raise InvalidInput(f"an op that writes 'labels' needs it as int32 (it is {batch.columns['labels'].dtype})")
+    for name, width in pipeline.reads:
+        if name in batch.columns and batch.columns[name].dtype not in _READABLE[width]:
+            needed = " or ".join(_READABLE[width])
+            raise InvalidInput(f"an op reads column '{name}' as {needed} (it is {batch.columns[name].dtype})")
     if batch.targets is not None and pipeline.targets:
-        raise InvalidInput("SpanCorruption makes targets, and the batch has some: pass batch.replace(targets=None)")
+        raise InvalidInput("an op makes targets, and the batch has some: pass batch.replace(targets=None)")
     ids, spans = batch.ids, batch.spans
     out = pipeline.run_tokens(batch.tokens, batch.offsets, ids, columns, _span_arrays(pipeline, spans), *call)
     ids, rows, parents = _lineage(out, ids, batch.rows)
@@ -308,6 +315,7 @@ def _checked(where: str, annotation: str, value: Any) -> Any:
         "Op": _op,
         "Protect": _protect,
         "tuple[float, ...]": _reals,
+        "tuple[int, ...]": _integers,
         "tuple[Op, ...]": _ops,
     }
     if base.startswith("Literal["):
@@ -355,6 +363,12 @@ def _reals(where: str, value: Any) -> tuple[float, ...]:
     if isinstance(value, str) or not hasattr(value, "__iter__"):
         raise InvalidInput(f"{where} must be a sequence of numbers (it is {value!r})")
     return tuple(_real(f"{where}[{i}]", item) for i, item in enumerate(value))
+
+
+def _integers(where: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise InvalidInput(f"{where} must be a sequence of integers (it is {value!r})")
+    return tuple(_integer(f"{where}[{i}]", item) for i, item in enumerate(value))
 
 
 def _op(where: str, value: Any) -> Op:

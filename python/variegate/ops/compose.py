@@ -1,8 +1,8 @@
 """Compositions: a whole pipeline is one op, and one call into the core.
 
 The path of an op keys its draws: its `name`, or its kind and its ordinal among its siblings of that kind, as in
-``TokenDropout#0``. `OneOf`, `Sometimes`, `Repeat` and a named `Compose` put their own path before their children's
-(``Sometimes#0/TokenDropout#0``). So inserting an op of another kind reseeds nobody.
+``TokenDropout#0``. `OneOf`, `SomeOf`, `Sometimes`, `Repeat` and a named `Compose` put their own path before their
+children's (``Sometimes#0/TokenDropout#0``). So inserting an op of another kind reseeds nobody.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from variegate.ops._base import Op
 
-__all__ = ["Compose", "OneOf", "Repeat", "Sometimes"]
+__all__ = ["Compose", "OneOf", "Repeat", "SomeOf", "Sometimes"]
 
 
 @dataclass(frozen=True, repr=False)
@@ -59,6 +59,30 @@ class OneOf(Op):
 
     ops: tuple[Op, ...]
     weights: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class SomeOf(Op):
+    """Runs some of several ops on each row, drawn without replacement, in the order given.
+
+    Attributes:
+        ops: The ops (or their specs) to choose from, at most 64.
+        k: How many run; all choices of as many are equally likely.
+        at_most: Draws the number of ops too, from `k` to `at_most`, all equally likely; None takes `k`.
+
+    Raises:
+        InvalidInput: No op, or numbers that are not in order within [0, ops].
+
+    Example:
+        >>> import variegate as vg
+        >>> op = vg.SomeOf([vg.ops.TokenDropout(rate=0.2), vg.ops.TokenSwap(rate=0.2)], k=1, at_most=2)
+        >>> op.paths
+        ['SomeOf#0/TokenDropout#0', 'SomeOf#0/TokenSwap#0']
+    """
+
+    ops: tuple[Op, ...]
+    k: int
+    at_most: int | None = None
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,10 +1,10 @@
 //! Ops: a compiled pipeline, run over flat arrays.
 
-use numpy::{IntoPyArray, PyReadonlyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use variegate_core::Ragged;
-use variegate_core::ops::{self, Call, Column, Domain, LineageOut, Spans, SpansOut, Stats, Texts, Tokens};
+use variegate_core::ops::{self, Call, Column, Domain, LineageOut, Neighbours, Spans, SpansOut, Stats, Texts, Tokens};
 
 use crate::convert::{self, raise, slice};
 
@@ -53,6 +53,12 @@ impl Pipeline {
     #[getter]
     fn targets(&self) -> bool {
         self.inner.targets()
+    }
+
+    /// The columns that some op reads, and the bytes of one value.
+    #[getter]
+    fn reads(&self) -> Vec<(&str, usize)> {
+        self.inner.reads()
     }
 
     /// The span tags that some op protects, in the order of their numbers.
@@ -203,6 +209,21 @@ fn wrap_columns<'py>(
     Ok(result)
 }
 
+/// Per token id: how often it occurs, how many different tokens stand before it, and how many after it.
+#[pyfunction]
+#[allow(clippy::type_complexity)]
+fn neighbours<'py>(
+    py: Python<'py>,
+    tokens: PyReadonlyArray1<'py, u32>,
+    offsets: PyReadonlyArray1<'py, i64>,
+    vocab_size: usize,
+) -> PyResult<(Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u64>>)> {
+    let rows: Ragged<'_, u32> = convert::ragged(&tokens, &offsets)?;
+    let Neighbours { count, left, right } = py.detach(|| Neighbours::of(rows, vocab_size)).map_err(raise)?;
+    Ok((count.into_pyarray(py), left.into_pyarray(py), right.into_pyarray(py)))
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(neighbours, module)?)?;
     module.add_class::<Pipeline>()
 }

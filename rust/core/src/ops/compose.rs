@@ -1,7 +1,7 @@
 //! How ops compose: a spec becomes a flat program, and a row runs through it once.
 //!
 //! Paths, which key the draws: an op is its `name`, or its kind and its ordinal among its siblings of that kind
-//! (`TokenDropout#0`); `Sometimes`, `OneOf`, `Repeat` and a named `Compose` put their own path and a `/` before their
+//! (`TokenDropout#0`); `Sometimes`, `OneOf`, `SomeOf`, `Repeat` and a named `Compose` put their own path and a `/` before their
 //! children's. A `Compose` without a name adds nothing, so that wrapping an op in one, or nesting two, changes no draw.
 
 use serde_json::{Map, Value};
@@ -12,7 +12,7 @@ use super::text::TextOp;
 use super::{Call, Leaf};
 use crate::error::{Error, Result};
 use crate::identity::hash64;
-use crate::rng::{self, Stream, hit, op_key, threshold};
+use crate::rng::{self, Stream, Words, hit, op_key, threshold};
 
 /// What a pipeline works on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,14 @@ enum Step {
     Sometimes {
         gate: usize,
         limit: u32,
+        skip: usize,
+    },
+    /// Runs the next step where `option` is among those that a row draws of `options`, else goes on at `skip`.
+    SomeOf {
+        gate: usize,
+        numbers: [u32; 2],
+        options: u32,
+        option: u32,
         skip: usize,
     },
     /// Goes on at the start whose limit is the first above the roll.
@@ -156,7 +164,15 @@ impl Pipeline {
 
     /// Whether some op makes targets.
     pub fn targets(&self) -> bool {
-        matches!(&self.leaves, Leaves::Token(nodes) if nodes.iter().any(|node| node.op.targets()))
+        matches!(&self.leaves, Leaves::Token(nodes) if nodes.iter().any(|node| node.op.targets() || node.op.restores()))
+    }
+
+    /// The columns that some op reads, and the bytes of one value.
+    pub fn reads(&self) -> Vec<(&str, usize)> {
+        match &self.leaves {
+            Leaves::Token(nodes) => nodes.iter().filter_map(|node| node.op.reads()).collect(),
+            Leaves::Text(_) => Vec::new(),
+        }
     }
 
     /// The span tags that some op protects: what [`Spans::tag`](super::Spans::tag) counts in.
@@ -175,10 +191,18 @@ impl Pipeline {
 
     /// Runs one row from its start.
     pub(super) fn run(&self, id: u64, keys: &Keys, work: &mut impl Work) -> Result<()> {
-        self.steps_from(0, Lineage { id, parent: id, variant: 0 }, keys, work)
+        self.steps_from(0, Lineage { id, parent: id, variant: 0 }, Vec::new(), keys, work)
     }
 
-    fn steps_from(&self, from: usize, lineage: Lineage, keys: &Keys, work: &mut impl Work) -> Result<()> {
+    /// `picks` holds, by gate, what `SomeOf` drew before the row became variants.
+    fn steps_from(
+        &self,
+        from: usize,
+        lineage: Lineage,
+        mut picks: Vec<(usize, u64)>,
+        keys: &Keys,
+        work: &mut impl Work,
+    ) -> Result<()> {
         let roll = |gate: usize| Stream::new(keys.gates[gate], keys.epoch, lineage.id).word(0, 0);
         let mut at = from;
         loop {
@@ -194,6 +218,14 @@ impl Pipeline {
                 Some(Step::Sometimes { gate, limit, skip }) => {
                     at = if hit(roll(*gate), *limit) { at + 1 } else { *skip }
                 }
+                Some(&Step::SomeOf { gate, numbers, options, option, skip }) => {
+                    if option == 0 {
+                        let mut words = Stream::new(keys.gates[gate], keys.epoch, lineage.id).words(0);
+                        picks.push((gate, chosen(&mut words, numbers, options)));
+                    }
+                    let bits = picks.iter().rev().find(|pick| pick.0 == gate).map_or(0, |pick| pick.1);
+                    at = if bits >> option & 1 == 1 { at + 1 } else { skip };
+                }
                 Some(Step::OneOf { gate, limits, starts }) => {
                     let roll = roll(*gate) >> 8;
                     at = starts[limits.partition_point(|&limit| limit <= roll)];
@@ -208,7 +240,7 @@ impl Pipeline {
                         }
                         let fields = [&lineage.id.to_le_bytes()[..], path, &u64::from(variant).to_le_bytes()];
                         let next = Lineage { id: hash64(fields), parent: lineage.id, variant };
-                        self.steps_from(at + 1, next, keys, work)?;
+                        self.steps_from(at + 1, next, picks.clone(), keys, work)?;
                     }
                     return Ok(());
                 }
@@ -299,7 +331,7 @@ impl Build {
                 let ops = children(&kind, &mut parameters)?;
                 let weights: Option<Vec<f64>> = super::take(&kind, &mut parameters, "weights")?;
                 finish(&kind, parameters)?;
-                let limits = limits(weights.unwrap_or_else(|| vec![1.0; ops.len()]), ops.len())?;
+                let limits = limits(&kind, &weights.unwrap_or_else(|| vec![1.0; ops.len()]), ops.len())?;
                 let (gate, mut inner) = self.gate(&kind, name, &protect, scope)?;
                 let here = self.steps.len();
                 self.steps.push(Step::Jump(0));
@@ -313,6 +345,29 @@ impl Build {
                 let end = self.steps.len();
                 jumps.into_iter().for_each(|jump| self.steps[jump] = Step::Jump(end));
                 self.steps[here] = Step::OneOf { gate, limits, starts };
+                Ok(())
+            }
+            "SomeOf" => {
+                let ops = children(&kind, &mut parameters)?;
+                let k: i64 = required(&kind, &mut parameters, "k")?;
+                let at_most: Option<i64> = super::take(&kind, &mut parameters, "at_most")?;
+                finish(&kind, parameters)?;
+                if ops.len() > 64 {
+                    return Err(Error::invalid(format!("{kind}: ops must hold at most 64 ops ({})", ops.len())));
+                }
+                let (options, most) = (ops.len() as u32, at_most.unwrap_or(k));
+                let number = |name: &str, value: i64, low: i64| match value {
+                    n if (low..=i64::from(options)).contains(&n) => Ok(n as u32),
+                    n => Err(Error::invalid(format!("{kind}: {name} must lie in [{low}, {options}] (it is {n})"))),
+                };
+                let numbers = [number("k", k, 0)?, number("at_most", most, k)?];
+                let (gate, mut inner) = self.gate(&kind, name, &protect, scope)?;
+                for (op, option) in ops.into_iter().zip(0..) {
+                    let here = self.steps.len();
+                    self.steps.push(Step::Jump(0));
+                    self.add(op, &mut inner)?;
+                    self.steps[here] = Step::SomeOf { gate, numbers, options, option, skip: self.steps.len() };
+                }
                 Ok(())
             }
             "Repeat" => {
@@ -396,22 +451,32 @@ fn finish(kind: &str, parameters: Map<String, Value>) -> Result<()> {
     }
 }
 
+/// The options that a row draws, as bits: how many, all numbers between the two equally likely, then which, all sets
+/// equally likely (Floyd's algorithm).
+fn chosen(words: &mut Words, [low, high]: [u32; 2], options: u32) -> u64 {
+    let k = low + words.below(high - low + 1);
+    (options - k..options).fold(0, |bits, top| {
+        let option = words.below(top + 1);
+        bits | 1 << if bits >> option & 1 == 1 { top } else { option }
+    })
+}
+
 /// Weights as limits of a roll: option `i` is drawn where the roll lies below limit `i` and not below the one before.
-fn limits(weights: Vec<f64>, n: usize) -> Result<Vec<u32>> {
+pub(super) fn limits(kind: &str, weights: &[f64], n: usize) -> Result<Vec<u32>> {
     let total: f64 = weights.iter().sum();
     if weights.len() != n {
         return Err(Error::invalid(format!(
-            "OneOf: weights must hold one number per op ({} for {n} ops)",
+            "{kind}: weights must hold one number per op ({} for {n} ops)",
             weights.len()
         )));
     }
     if weights.iter().any(|w| *w < 0.0) || !total.is_finite() || total <= 0.0 {
-        return Err(Error::invalid(format!("OneOf: weights must not be negative nor all 0 (they are {weights:?})")));
+        return Err(Error::invalid(format!("{kind}: weights must not be negative nor all 0 (they are {weights:?})")));
     }
     let mut sum = 0.0;
-    let limit = |w: f64| {
+    let limit = |&w: &f64| {
         sum += w;
         threshold(sum / total)
     };
-    Ok(weights.into_iter().map(limit).collect())
+    Ok(weights.iter().map(limit).collect())
 }

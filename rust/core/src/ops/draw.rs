@@ -13,11 +13,20 @@ pub(crate) struct Draw {
     pub(crate) level: Level,
     words: Vec<u32>,
     seconds: Vec<u32>,
+    thirds: Vec<u32>,
+    marks: Vec<u8>,
 }
 
 impl Draw {
     pub(crate) fn new(level: Level) -> Self {
-        Draw { stream: Stream::new(0, 0, 0), level, words: Vec::new(), seconds: Vec::new() }
+        Draw {
+            stream: Stream::new(0, 0, 0),
+            level,
+            words: Vec::new(),
+            seconds: Vec::new(),
+            thirds: Vec::new(),
+            marks: Vec::new(),
+        }
     }
 
     /// A roll per position, uniform in [0, 2^24): below `threshold(p)` with probability `p`. A protected position
@@ -42,6 +51,20 @@ impl Draw {
         self.stream.fill(self.level, 1, room(&mut self.seconds, n));
         self.rolls(n, protected);
         (&self.words[..n], &self.seconds[..n])
+    }
+
+    /// Words `0..n` of lanes 0, 1 and 2.
+    pub(crate) fn lanes(&mut self, n: usize) -> [&mut [u32]; 3] {
+        let mut lanes = [room(&mut self.words, n), room(&mut self.seconds, n), room(&mut self.thirds, n)];
+        for (lane, words) in lanes.iter_mut().enumerate() {
+            self.stream.fill(self.level, lane as u32, words);
+        }
+        lanes
+    }
+
+    /// Room for a byte per position; it holds rubbish.
+    pub(crate) fn marks(&mut self, n: usize) -> &mut [u8] {
+        room(&mut self.marks, n)
     }
 }
 

@@ -20,21 +20,36 @@
 
 mod compose;
 mod draw;
+mod fill_in_middle;
+mod hide;
 mod keyboard_typo;
+mod kneser_ney;
+mod local_shuffle;
 mod masked_lm;
+mod ngram_mask;
 mod plan;
+mod prefix_lm;
 mod protect;
+mod runs;
+mod sentence_permute;
 mod span_corruption;
 mod text;
+mod text_infilling;
 mod token_dropout;
+mod token_insert;
+mod token_mask;
 mod token_replace;
 mod token_swap;
 mod tokens;
+mod ul2;
+mod vocabulary;
+mod whole_word_mask;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 pub use compose::{Domain, Pipeline};
+pub use kneser_ney::{MAX_VOCABULARY, Neighbours};
 pub use plan::IGNORE_INDEX;
 pub use protect::Spans;
 pub use text::{EditRuns, Texts, TextsOut};
@@ -106,12 +121,22 @@ impl Stats {
 /// The op named `kind`, or nothing if there is none: the one list of ops in this crate.
 fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
     Ok(Some(match kind {
+        "FillInMiddle" => Leaf::Token(Box::new(fill_in_middle::FillInMiddle::new(parse(kind, parameters)?)?)),
         "KeyboardTypo" => Leaf::Text(Box::new(keyboard_typo::KeyboardTypo::new(parse(kind, parameters)?)?)),
+        "LocalShuffle" => Leaf::Token(Box::new(local_shuffle::LocalShuffle::new(parse(kind, parameters)?)?)),
         "MaskedLM" => Leaf::Token(Box::new(masked_lm::MaskedLm::new(parse(kind, parameters)?)?)),
+        "NgramMask" => Leaf::Token(Box::new(ngram_mask::NgramMask::new(parse(kind, parameters)?)?)),
+        "PrefixLM" => Leaf::Token(Box::new(prefix_lm::PrefixLm::new(parse(kind, parameters)?)?)),
+        "SentencePermute" => Leaf::Token(Box::new(sentence_permute::SentencePermute::new(parse(kind, parameters)?)?)),
         "SpanCorruption" => Leaf::Token(Box::new(span_corruption::SpanCorruption::new(parse(kind, parameters)?)?)),
+        "TextInfilling" => Leaf::Token(Box::new(text_infilling::TextInfilling::new(parse(kind, parameters)?)?)),
         "TokenDropout" => Leaf::Token(Box::new(token_dropout::TokenDropout::new(parse(kind, parameters)?)?)),
+        "TokenInsert" => Leaf::Token(Box::new(token_insert::TokenInsert::new(parse(kind, parameters)?)?)),
+        "TokenMask" => Leaf::Token(Box::new(token_mask::TokenMask::new(parse(kind, parameters)?)?)),
         "TokenReplace" => Leaf::Token(Box::new(token_replace::TokenReplace::new(parse(kind, parameters)?)?)),
         "TokenSwap" => Leaf::Token(Box::new(token_swap::TokenSwap::new(parse(kind, parameters)?)?)),
+        "UL2" => Leaf::Token(Box::new(ul2::Ul2::new(parse(kind, parameters)?)?)),
+        "WholeWordMask" => Leaf::Token(Box::new(whole_word_mask::WholeWordMask::new(parse(kind, parameters)?)?)),
         _ => return Ok(None),
     }))
 }

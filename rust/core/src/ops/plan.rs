@@ -2,6 +2,8 @@
 
 use std::fmt::Debug;
 
+use serde::Deserialize;
+
 use super::Stats;
 use super::draw::{Draw, room};
 use super::protect::{Span, SpanPolicy};
@@ -27,6 +29,16 @@ pub(crate) trait TokenOp: Debug + Send + Sync {
         false
     }
 
+    /// Whether the second sequence is the row as it went into the call.
+    fn restores(&self) -> bool {
+        false
+    }
+
+    /// The column that the op reads, and the bytes of one value.
+    fn reads(&self) -> Option<(&str, usize)> {
+        None
+    }
+
     /// Whether an inserted token takes the column values of its left neighbour (at the start of a row, its right one)
     /// instead of the ignored ones.
     fn inherits(&self) -> bool {
@@ -43,6 +55,19 @@ pub(crate) struct Row<'a> {
     pub(crate) tokens: &'a [u32],
     /// 1 for each token that the op must leave as it is.
     pub(crate) protected: Option<&'a [u8]>,
+    /// The values of the column that the op [reads](TokenOp::reads), as bytes.
+    pub(crate) column: &'a [u8],
+}
+
+/// What an inserted token has in columns.
+#[derive(Debug, Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Inserted {
+    /// The value that losses and ops ignore.
+    #[default]
+    Ignore,
+    /// What its neighbour has.
+    Inherit,
 }
 
 /// A sequence of output tokens; the first `len` of each buffer count.

@@ -168,13 +168,13 @@ impl Shield {
 
 /// A set of token ids: bits where they are small, a sorted list where they are not.
 #[derive(Debug)]
-enum IdSet {
+pub(crate) enum IdSet {
     Bits(Vec<u64>),
     List(Vec<u32>),
 }
 
 impl IdSet {
-    fn new(ids: &[u32]) -> Self {
+    pub(crate) fn new(ids: &[u32]) -> Self {
         let most = ids.iter().copied().max().map_or(0, |id| id as usize + 1);
         if most > 1 << 22 {
             let mut list = ids.to_vec();
@@ -193,7 +193,7 @@ impl IdSet {
     }
 
     /// Writes 1 where a token is in the set and 0 elsewhere.
-    fn mark(&self, tokens: &[u32], mask: &mut [u8]) {
+    pub(crate) fn mark(&self, tokens: &[u32], mask: &mut [u8]) {
         match self {
             IdSet::Bits(bits) if bits.is_empty() => mask.fill(0),
             IdSet::Bits(bits) => {

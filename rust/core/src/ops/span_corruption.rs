@@ -6,9 +6,9 @@ use std::ops::Range;
 use serde::Deserialize;
 
 use super::draw::Draw;
-use super::plan::{Plan, Row, TokenOp};
+use super::plan::{Inserted, Plan, Row, TokenOp};
+use super::runs::{around, cuts, ends};
 use crate::error::{Error, Result};
-use crate::rng::Words;
 
 /// Cuts noise spans out of the row, puts a sentinel in the place of each, and gives them, each behind its sentinel, as
 /// the targets.
@@ -19,55 +19,56 @@ pub(crate) struct SpanCorruption {
     sentinel_id: i64,
     sentinel_step: i64,
     num_sentinels: usize,
+    prefix_id: Option<u32>,
     eos_id: Option<u32>,
-    inherit: bool,
+    inserted: Inserted,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Parameters {
-    noise_density: f64,
-    mean_noise_span_length: f64,
-    sentinel_id: i64,
-    sentinel_step: i64,
-    num_sentinels: i64,
+    pub(crate) noise_density: f64,
+    pub(crate) mean_noise_span_length: f64,
+    pub(crate) sentinel_id: i64,
+    pub(crate) sentinel_step: i64,
+    pub(crate) num_sentinels: i64,
     #[serde(default)]
-    eos_id: Option<i64>,
+    pub(crate) prefix_id: Option<i64>,
     #[serde(default)]
-    inserted: Inserted,
-}
-
-#[derive(Debug, Default, Deserialize, PartialEq)]
-#[serde(rename_all = "lowercase")]
-enum Inserted {
-    #[default]
-    Ignore,
-    Inherit,
+    pub(crate) eos_id: Option<i64>,
+    #[serde(default)]
+    pub(crate) inserted: Inserted,
 }
 
 const KIND: &str = "SpanCorruption";
 
 impl SpanCorruption {
     pub(crate) fn new(parameters: Parameters) -> Result<Self> {
+        Self::of(KIND, parameters)
+    }
+
+    /// The same as a part of the op `kind`, which errors name.
+    pub(crate) fn of(kind: &str, parameters: Parameters) -> Result<Self> {
         let Parameters { mean_noise_span_length: mean, sentinel_id, sentinel_step, .. } = parameters;
         if !(1.0..=1e9).contains(&mean) {
-            return Err(Error::invalid(format!("{KIND}: mean_noise_span_length must lie in [1, 1e9] (it is {mean})")));
+            return Err(Error::invalid(format!("{kind}: mean_noise_span_length must lie in [1, 1e9] (it is {mean})")));
         }
         if sentinel_step != 1 && sentinel_step != -1 {
-            return Err(Error::invalid(format!("{KIND}: sentinel_step must be 1 or -1 (it is {sentinel_step})")));
+            return Err(Error::invalid(format!("{kind}: sentinel_step must be 1 or -1 (it is {sentinel_step})")));
         }
-        let num_sentinels = super::count(KIND, "num_sentinels", parameters.num_sentinels)?;
-        super::token_id(KIND, "sentinel_id", sentinel_id)?;
+        let num_sentinels = super::count(kind, "num_sentinels", parameters.num_sentinels)?;
+        super::token_id(kind, "sentinel_id", sentinel_id)?;
         let last = sentinel_id + sentinel_step * (i64::from(num_sentinels) - 1);
-        super::token_id(KIND, "the last sentinel", last)?;
+        super::token_id(kind, "the last sentinel", last)?;
         Ok(SpanCorruption {
-            noise_density: super::rate(KIND, "noise_density", parameters.noise_density)?,
+            noise_density: super::rate(kind, "noise_density", parameters.noise_density)?,
             mean_noise_span_length: mean,
             sentinel_id,
             sentinel_step,
             num_sentinels: num_sentinels as usize,
-            eos_id: parameters.eos_id.map(|id| super::token_id(KIND, "eos_id", id)).transpose()?,
-            inherit: parameters.inserted == Inserted::Inherit,
+            prefix_id: parameters.prefix_id.map(|id| super::token_id(kind, "prefix_id", id)).transpose()?,
+            eos_id: parameters.eos_id.map(|id| super::token_id(kind, "eos_id", id)).transpose()?,
+            inserted: parameters.inserted,
         })
     }
 
@@ -92,7 +93,7 @@ impl TokenOp for SpanCorruption {
     }
 
     fn inherits(&self) -> bool {
-        self.inherit
+        self.inserted == Inserted::Inherit
     }
 
     fn plan(&self, row: Row<'_>, draw: &mut Draw, plan: &mut Plan) -> Result<()> {
@@ -108,8 +109,11 @@ impl TokenOp for SpanCorruption {
 
         let Plan { out, targets, moved, marked, .. } = plan;
         (*moved, *marked) = (true, true);
-        out.reserve(n + runs.len() + 1);
+        out.reserve(n + runs.len() + 2);
         targets.reserve(noise + runs.len() + 2);
+        if let Some(prefix) = self.prefix_id {
+            out.insert(prefix);
+        }
         let mut done = 0;
         for (k, run) in runs.iter().enumerate() {
             out.copy(tokens, done, run.start);
@@ -152,42 +156,4 @@ fn noise_runs(draw: &Draw, n: usize, noise: usize, spans: usize) -> Vec<Range<us
         (start, noise_done, rest_done) = (end, noise_end, rest_end);
     }
     runs
-}
-
-/// Chooses `parts - 1` of the `items - 1` places between items, every set equally likely, as bits (Floyd's algorithm in
-/// Bentley, "A sample of brilliance", CACM 1987).
-fn cuts(words: &mut Words, items: usize, parts: usize, bits: &mut Vec<u64>) {
-    bits.clear();
-    bits.resize(items.div_ceil(64), 0);
-    for top in items - parts..items - 1 {
-        let place = words.below(top as u32 + 1) as usize;
-        let place = if bits[place / 64] >> (place % 64) & 1 == 1 { top } else { place };
-        bits[place / 64] |= 1 << (place % 64);
-    }
-}
-
-/// Where the parts end: after each chosen place, and at the end.
-fn ends(bits: &[u64], items: usize) -> impl Iterator<Item = usize> + '_ {
-    let inner = bits.iter().enumerate().flat_map(|(w, &word)| {
-        std::iter::successors((word != 0).then_some(word), |&left| Some(left & (left - 1)).filter(|&left| left != 0))
-            .map(move |left| w * 64 + left.trailing_zeros() as usize + 1)
-    });
-    inner.chain(std::iter::once(items))
-}
-
-/// Spans over the free tokens as spans over the row; a protected token within one cuts it.
-fn around(runs: &[Range<usize>], protected: &[u8]) -> Vec<Range<usize>> {
-    let free: Vec<usize> = (0..protected.len()).filter(|&i| protected[i] == 0).collect();
-    let mut out: Vec<Range<usize>> = Vec::new();
-    for run in runs {
-        let mut fresh = true;
-        for &i in &free[run.clone()] {
-            match out.last_mut() {
-                Some(last) if !fresh && last.end == i => last.end = i + 1,
-                _ => out.push(i..i + 1),
-            }
-            fresh = false;
-        }
-    }
-    out
 }

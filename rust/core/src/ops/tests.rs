@@ -9,7 +9,7 @@ use crate::ragged::{Ragged, RaggedBuf};
 /// The rows of a JSON list of lists, as one flat array.
 fn ragged<T>(rows: &Value, one: impl Fn(&Value) -> T) -> RaggedBuf<T> {
     let mut buf = RaggedBuf::default();
-    for row in rows.as_array().unwrap() {
+    for row in rows.as_array().into_iter().flatten() {
         buf.values.extend(row.as_array().unwrap().iter().map(&one));
         buf.end_row();
     }
@@ -33,13 +33,13 @@ fn labels(bytes: &[u8]) -> Vec<i64> {
     bytes.as_chunks::<4>().0.iter().map(|&b| i64::from(i32::from_ne_bytes(b))).collect()
 }
 
-/// Compares a strand with what a vector says of it; column 0 is `special`, column 1 is `labels`.
+/// Compares a strand with what a vector says of it; column 0 is `special`, column `wrote` is `labels`.
 fn agrees(
     tokens: &[u32],
     source: Option<&[i32]>,
     edited: Option<&[u8]>,
     columns: &[(usize, Vec<u8>)],
-    unmoved: &[u8],
+    (unmoved, wrote): (&[u8], usize),
     expected: &Value,
 ) {
     let flat = |name: &str| ragged(&expected[name], int).values;
@@ -49,7 +49,7 @@ fn agrees(
     let column = |index: usize| columns.iter().find(|(i, _)| *i == index).map(|(_, bytes)| bytes.as_slice());
     assert_eq!(column(0).unwrap_or(unmoved).iter().map(|&s| i64::from(s)).collect::<Vec<_>>(), flat("special"));
     if !expected["labels"].is_null() {
-        assert_eq!(labels(column(1).unwrap()), flat("labels"));
+        assert_eq!(labels(column(wrote).unwrap()), flat("labels"));
     }
 }
 
@@ -59,15 +59,23 @@ fn check_tokens(case: &Value) {
     let special = ragged(&case["special"], |s| u8::try_from(int(s)).unwrap());
     let ids: Vec<u64> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
     let column = Column { name: "special", bytes: &special.values, width: 1, fill: [0; 8] };
-    let batch = Tokens::new(tokens.view(), &ids).unwrap().column(column).unwrap();
+    let mut batch = Tokens::new(tokens.view(), &ids).unwrap().column(column).unwrap();
+    let words = ragged(&case["word_ids"], |w| i32::try_from(int(w)).unwrap().to_ne_bytes()).values.concat();
+    let ends = ragged(&case["ends"], |e| u8::try_from(int(e)).unwrap()).values;
+    for (name, bytes, width) in [("word_ids", &words, 4), ("ends", &ends, 1)] {
+        if !case[name].is_null() {
+            batch = batch.column(Column { name, bytes, width, fill: [0; 8] }).unwrap();
+        }
+    }
+    let wrote = if case["word_ids"].is_null() && case["ends"].is_null() { 1 } else { 2 };
     let out = pipeline.run_tokens(&batch, call(case)).unwrap();
     let expected = &case["out"];
-    agrees(&out.tokens, out.source.as_deref(), out.edited.as_deref(), &out.columns, &special.values, expected);
+    agrees(&out.tokens, out.source.as_deref(), out.edited.as_deref(), &out.columns, (&special.values, wrote), expected);
     assert_eq!(out.offsets.unwrap_or(tokens.offsets), ragged(&expected["tokens"], int).offsets);
     assert_eq!(out.targets.is_some(), !expected["targets"].is_null());
     if let Some(targets) = out.targets {
         let (source, edited) = (targets.source.as_deref(), targets.edited.as_deref());
-        agrees(&targets.tokens, source, edited, &targets.columns, &[], &expected["targets"]);
+        agrees(&targets.tokens, source, edited, &targets.columns, (&[], wrote), &expected["targets"]);
         assert_eq!(targets.offsets, ragged(&expected["targets"]["tokens"], int).offsets);
     }
     assert_eq!(out.lineage.is_some(), !expected["ids"].is_null());
@@ -112,12 +120,22 @@ macro_rules! vectors {
 
 vectors! {
     compose: check_tokens,
+    fill_in_middle: check_tokens,
     keyboard_typo: check_texts,
+    local_shuffle: check_tokens,
     masked_lm: check_tokens,
+    ngram_mask: check_tokens,
+    prefix_lm: check_tokens,
+    sentence_permute: check_tokens,
     span_corruption: check_tokens,
+    text_infilling: check_tokens,
     token_dropout: check_tokens,
+    token_insert: check_tokens,
+    token_mask: check_tokens,
     token_replace: check_tokens,
     token_swap: check_tokens,
+    ul2: check_tokens,
+    whole_word_mask: check_tokens,
 }
 
 #[test]
@@ -162,7 +180,7 @@ fn batches_that_are_wrong_say_where() {
 
 fn any_op() -> impl Strategy<Value = String> {
     let rate = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
-    let leaf = (0usize..5, rate, prop_oneof![Just("follow"), Just("drop"), Just("forbid")]).prop_map(|(kind, rate, spans)| {
+    let leaf = (0usize..15, rate, prop_oneof![Just("follow"), Just("drop"), Just("forbid")]).prop_map(|(kind, rate, spans)| {
         let common = format!(r#""spans": "{spans}", "protect": {{"ids": [3], "columns": ["mark"], "spans": ["a"]}}"#);
         match kind {
             0 => format!(r#"{{"TokenDropout": {{"rate": {rate}, {common}}}}}"#),
@@ -171,6 +189,34 @@ fn any_op() -> impl Strategy<Value = String> {
             3 => format!(
                 r#"{{"MaskedLM": {{"mlm_probability": {rate}, "mask_id": 9, "vocab_size": 5, "mask_replace_prob": 0.5,
                 "random_replace_prob": 0.3, {common}}}}}"#
+            ),
+            4 => format!(r#"{{"TokenInsert": {{"rate": {rate}, "vocab_size": 9, "side": "after", {common}}}}}"#),
+            5 => format!(r#"{{"TokenMask": {{"rate": {rate}, "mask_id": 9, {common}}}}}"#),
+            6 => format!(r#"{{"LocalShuffle": {{"k": {}, {common}}}}}"#, (rate * 5.0) as u32),
+            7 => format!(
+                r#"{{"WholeWordMask": {{"mlm_probability": {rate}, "mask_id": 9, "vocab_size": 5, "mask_replace_prob": 0.5,
+                "random_replace_prob": 0.3, "word_ids": "word", {common}}}}}"#
+            ),
+            8 => format!(
+                r#"{{"NgramMask": {{"mlm_probability": {rate}, "mask_id": 9, "vocab_size": 5, "mask_replace_prob": 0.5,
+                "random_replace_prob": 0.3, "ngram_weights": [1, 2], {common}}}}}"#
+            ),
+            9 => format!(
+                r#"{{"PrefixLM": {{"min_prefix": {rate}, "max_prefix": 1, "form": "targets", {common}}}}}"#
+            ),
+            10 => format!(
+                r#"{{"UL2": {{"weights": [2, 1, {rate}], "x_id": 60, "sentinel_id": 50, "sentinel_step": -1,
+                "num_sentinels": 4, {common}}}}}"#
+            ),
+            11 => format!(
+                r#"{{"TextInfilling": {{"mask_ratio": {rate}, "poisson_lambda": 2, "mask_id": 9, {common}}}}}"#
+            ),
+            12 => format!(
+                r#"{{"SentencePermute": {{"permute_sentence_ratio": {rate}, "end_ids": [1, 2], {common}}}}}"#
+            ),
+            13 => format!(
+                r#"{{"FillInMiddle": {{"fim_rate": {rate}, "fim_spm_rate": 0.5, "prefix_id": 50, "middle_id": 51,
+                "suffix_id": 52, {common}}}}}"#
             ),
             _ => format!(
                 r#"{{"SpanCorruption": {{"noise_density": {rate}, "mean_noise_span_length": 2, "sentinel_id": 50,
@@ -182,6 +228,7 @@ fn any_op() -> impl Strategy<Value = String> {
         let many = prop::collection::vec(inner.clone(), 1..3).prop_map(|ops| ops.join(", "));
         prop_oneof![
             many.clone().prop_map(|ops| format!(r#"{{"Compose": {{"ops": [{ops}]}}}}"#)),
+            many.clone().prop_map(|ops| format!(r#"{{"SomeOf": {{"ops": [{ops}], "k": 0, "at_most": 1}}}}"#)),
             many.prop_map(|ops| format!(r#"{{"OneOf": {{"ops": [{ops}]}}}}"#)),
             inner.clone().prop_map(|op| format!(r#"{{"Sometimes": {{"op": {op}, "p": 0.5}}}}"#)),
             inner.prop_map(|op| format!(r#"{{"Repeat": {{"op": {op}, "n": 2}}}}"#)),
@@ -207,6 +254,7 @@ proptest! {
         let ids: Vec<u64> = (0..rows.len() as u64).map(|r| r.wrapping_mul(u64::MAX / 3)).collect();
         let mark: Vec<u8> = (0..n).map(|i| u8::from(i % 5 == 0)).collect();
         let place: Vec<u8> = (0..n as u64).flat_map(u64::to_ne_bytes).collect();
+        let word: Vec<u8> = (0..n as i32).flat_map(|i| (i / 2 - 1).to_ne_bytes()).collect();
         let mut spans: Vec<_> = spans
             .into_iter()
             .filter(|&(row, ..)| row < rows.len())
@@ -220,6 +268,7 @@ proptest! {
         let batch = Tokens::new(tokens.view(), &ids).unwrap()
             .column(Column { name: "mark", bytes: &mark, width: 1, fill: [0; 8] }).unwrap()
             .column(Column { name: "place", bytes: &place, width: 8, fill }).unwrap()
+            .column(Column { name: "word", bytes: &word, width: 4, fill: [255; 8] }).unwrap()
             .spans(Spans { row: &row, start: &start, end: &end, tag: &tag }).unwrap();
         let pipeline = Pipeline::from_json(&spec).unwrap();
         let out = pipeline.run_tokens(&batch, Call { seed, return_source: true, ..Call::default() }).unwrap();

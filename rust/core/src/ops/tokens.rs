@@ -217,6 +217,7 @@ impl Pipeline {
             .iter()
             .map(|node| Shield::new(&node.path, &node.protect, node.spans, self.tags(), &batch.columns))
             .collect::<Result<_>>()?;
+        let reads = nodes.iter().map(|node| read(node, batch)).collect::<Result<_>>()?;
         let columns = batch.columns.len().max(labels.map_or(0, |index| index + 1));
         let drops = nodes.iter().any(|node| node.spans == SpanPolicy::Drop);
         let shape = Shape {
@@ -226,12 +227,14 @@ impl Pipeline {
             call,
             keys: self.keys(&call),
             shields,
+            reads,
             labels,
             columns,
             emitted: if in_place { labels.into_iter().collect() } else { (0..columns).collect() },
             in_place,
             spans: batch.spans.is_some() && (!in_place || drops),
-            targets: nodes.iter().any(|node| node.op.targets()),
+            targets: self.targets(),
+            restores: nodes.iter().any(|node| node.op.restores()),
         };
         let chunks = par::map_rows(batch.tokens.offsets(), GRAIN, |rows| shape.run(rows));
         let mut chunks = chunks.into_iter();
@@ -241,6 +244,21 @@ impl Pipeline {
         }
         Ok(out)
     }
+}
+
+/// The number of the column that an op reads.
+fn read(node: &Node<dyn TokenOp>, batch: &Tokens<'_>) -> Result<Option<usize>> {
+    let Some((name, width)) = node.op.reads() else { return Ok(None) };
+    let path = &node.path;
+    let index = batch.columns.iter().position(|column| column.name == name).ok_or_else(|| {
+        let names: Vec<_> = batch.columns.iter().map(|column| column.name).collect();
+        Error::invalid(format!("{path} reads column '{name}', and the batch has {names:?}"))
+    })?;
+    if batch.columns[index].width != width {
+        let dtype = if width == 4 { "int32" } else { "bool or uint8" };
+        return Err(Error::invalid(format!("{path} needs column '{name}' as {dtype}")));
+    }
+    Ok(Some(index))
 }
 
 impl TokensOut {
@@ -280,6 +298,8 @@ struct Shape<'a> {
     call: Call,
     keys: Keys,
     shields: Vec<Shield>,
+    /// The number of the column that each op reads.
+    reads: Vec<Option<usize>>,
     /// The number of the column `labels`, if an op writes it; one past the last if the batch has none.
     labels: Option<usize>,
     columns: usize,
@@ -288,6 +308,7 @@ struct Shape<'a> {
     in_place: bool,
     spans: bool,
     targets: bool,
+    restores: bool,
 }
 
 impl Shape<'_> {
@@ -298,6 +319,7 @@ impl Shape<'_> {
         let spans = batch.spans.unwrap_or_default();
         let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
         let traced = self.call.return_source;
+        let second = if self.restores { n } else { n / 4 };
         let mut work = Worker {
             shape: self,
             row: rows.start,
@@ -316,11 +338,11 @@ impl Shape<'_> {
                 edited: traced.then(|| with_room(n)),
                 spans: self.spans.then(SpansOut::default),
                 targets: self.targets.then(|| TargetsOut {
-                    tokens: with_room(n / 4),
+                    tokens: with_room(second),
                     offsets: vec![0],
                     columns: (0..self.columns).map(|index| (index, Vec::new())).collect(),
-                    source: traced.then(|| with_room(n / 4)),
-                    edited: traced.then(|| with_room(n / 4)),
+                    source: traced.then(|| with_room(second)),
+                    edited: traced.then(|| with_room(second)),
                 }),
                 lineage: self.pipeline.repeats.then(LineageOut::default),
                 stats: vec![Stats::default(); self.nodes.len()],
@@ -332,7 +354,7 @@ impl Shape<'_> {
             work.state.fresh = true;
             work.state.moved = false;
             work.state.marked = false;
-            work.state.has_targets = false;
+            work.state.second = Second::None;
             work.state.len = batch.tokens.range(row).len();
             for (index, (at, _)) in work.state.columns.iter_mut().enumerate() {
                 *at = if index < batch.columns.len() { At::Input } else { At::Absent };
@@ -375,9 +397,21 @@ struct State {
     edited: Vec<u8>,
     columns: Vec<(At, Vec<u8>)>,
     spans: Vec<Span>,
-    has_targets: bool,
+    second: Second,
     targets: Strand,
     target_columns: Vec<Vec<u8>>,
+}
+
+/// What the second sequence is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Second {
+    /// Empty: no op made one.
+    #[default]
+    None,
+    /// What the state says.
+    State,
+    /// The row of the batch.
+    Input,
 }
 
 /// Where the values of a column are.
@@ -445,10 +479,11 @@ impl Work for Worker<'_> {
             tag,
             mask,
         );
+        let column = shape.reads[leaf].map_or(&[][..], |index| state.column(shape, row, index));
         draw.stream = crate::rng::Stream::new(key, shape.keys.epoch(), id);
         plan.clear();
         node.op
-            .plan(Row { tokens, protected }, draw, plan)
+            .plan(Row { tokens, protected, column }, draw, plan)
             .map_err(|error| Error::invalid(format!("{} (row {row})", error.message())))?;
         plan.count(state.len, stats);
         move_spans(&mut state.spans, plan, node.spans, span_scratch, stats);
@@ -470,7 +505,9 @@ impl Work for Worker<'_> {
             if state.moved {
                 source[..*len].iter_mut().for_each(|s| *s = follow(&state.source, *s));
             }
-            state.has_targets = true;
+            state.second = Second::State;
+        } else if node.op.restores() {
+            state.second = Second::Input;
         }
         if let Some(source) = plan.source() {
             let from = match node.op.inherits() {
@@ -578,23 +615,53 @@ impl Work for Worker<'_> {
             all.push(out.rows, &state.spans);
         }
         if let Some(all) = &mut out.targets {
-            let n = if state.has_targets { state.targets.len } else { 0 };
-            all.tokens.extend_from_slice(&state.targets.tokens[..n]);
+            match state.second {
+                Second::None => {}
+                Second::State => all.push(&state.targets, &state.target_columns, shape),
+                Second::Input => all.push_input(row, shape),
+            }
             all.offsets.push(all.tokens.len() as i64);
-            for (index, all) in &mut all.columns {
-                all.extend_from_slice(&state.target_columns[*index][..n * shape.column(*index).1]);
-            }
-            if let Some(all) = &mut all.source {
-                all.extend_from_slice(&state.targets.source[..n]);
-            }
-            if let Some(all) = &mut all.edited {
-                all.extend_from_slice(&state.targets.edited[..n]);
-            }
         }
         if let Some(all) = &mut out.lineage {
             all.push(row, lineage);
         }
         out.rows += 1;
+    }
+}
+
+impl TargetsOut {
+    /// Appends a strand and its columns.
+    fn push(&mut self, strand: &Strand, columns: &[Vec<u8>], shape: &Shape<'_>) {
+        let n = strand.len;
+        self.tokens.extend_from_slice(&strand.tokens[..n]);
+        for (index, all) in &mut self.columns {
+            all.extend_from_slice(&columns[*index][..n * shape.column(*index).1]);
+        }
+        if let Some(all) = &mut self.source {
+            all.extend_from_slice(&strand.source[..n]);
+        }
+        if let Some(all) = &mut self.edited {
+            all.extend_from_slice(&strand.edited[..n]);
+        }
+    }
+
+    /// Appends a row of the batch as it is.
+    fn push_input(&mut self, row: usize, shape: &Shape<'_>) {
+        let range = shape.batch.tokens.range(row);
+        self.tokens.extend_from_slice(shape.batch.tokens.row(row));
+        for (index, all) in &mut self.columns {
+            let (fill, width) = shape.column(*index);
+            match shape.batch.columns.get(*index) {
+                Some(column) => all.extend_from_slice(&column.bytes[range.start * width..range.end * width]),
+                None => range.clone().for_each(|_| all.extend_from_slice(&fill[..width])),
+            }
+        }
+        if let Some(all) = &mut self.source {
+            all.extend(0..range.len() as i32);
+        }
+        if let Some(all) = &mut self.edited {
+            all.resize(all.len() + range.len(), 0);
+        }
     }
 }
 
