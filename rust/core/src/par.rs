@@ -3,6 +3,7 @@
 //! The pool is ours, built when it is first needed. A forked child (a DataLoader worker) inherits a pool without
 //! threads; it runs serially instead of waiting for them.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,6 +58,13 @@ pub fn map_rows<R: Send>(offsets: &[i64], grain: usize, work: impl Fn(Range<usiz
     if threads() == 1 {
         return vec![work(0..rows)];
     }
+    let cuts = cuts(offsets, grain);
+    map_tasks(cuts.len() - 1, |i| work(cuts[i]..cuts[i + 1]))
+}
+
+/// Consecutive ranges of rows of about `grain` units: range `i` is `cuts[i]..cuts[i + 1]`.
+fn cuts(offsets: &[i64], grain: usize) -> Vec<usize> {
+    let rows = offsets.len() - 1;
     let mut cuts = vec![0];
     let mut next = grain;
     for (row, &offset) in offsets.iter().enumerate().take(rows).skip(1) {
@@ -67,7 +75,83 @@ pub fn map_rows<R: Send>(offsets: &[i64], grain: usize, work: impl Fn(Range<usiz
         }
     }
     cuts.push(rows);
-    map_tasks(cuts.len() - 1, |i| work(cuts[i]..cuts[i + 1]))
+    cuts
+}
+
+/// What a thread did in [`fold_rows`]: its state, and the numbers of the ranges that went into it, in turn.
+#[derive(Debug)]
+pub struct Folded<S> {
+    /// The state.
+    pub state: S,
+    /// The ranges: ascending for the first thread, descending for the others.
+    pub ranges: Vec<usize>,
+}
+
+/// Calls `step` on consecutive ranges of rows, as [`map_rows`] cuts them, with one state per thread.
+///
+/// The first thread takes ranges from the front and the others take them from the back, until none is left. So the
+/// state of the first, which is the first of the result, covers the rows up to some row, and appending to it what the
+/// others have is all that is left to do. Every range is in one state; a thread that came too late is not in the result,
+/// but the first always is.
+pub fn fold_rows<S: Send>(
+    offsets: &[i64],
+    grain: usize,
+    init: impl Fn(usize) -> S + Sync,
+    step: impl Fn(&mut S, Range<usize>) -> bool + Sync,
+) -> Vec<Folded<S>> {
+    let rows = offsets.len() - 1;
+    let pool = if offsets[rows] as usize + rows > grain && rows > 1 { pool() } else { None };
+    let Some(pool) = pool else {
+        let mut state = init(0);
+        step(&mut state, 0..rows);
+        return vec![Folded { state, ranges: vec![0] }];
+    };
+    let cuts = cuts(offsets, grain);
+    let left = Mutex::new(0..cuts.len() - 1);
+    let fold = |thread: usize| {
+        let take = || {
+            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
+            if thread == 0 { left.next() } else { left.next_back() }
+        };
+        let mut next = take();
+        if next.is_none() && thread > 0 {
+            return None;
+        }
+        let mut folded = Folded { state: init(thread), ranges: Vec::new() };
+        while let Some(range) = next {
+            folded.ranges.push(range);
+            let more = step(&mut folded.state, cuts[range]..cuts[range + 1]);
+            next = if more { take() } else { None };
+        }
+        Some(folded)
+    };
+    pool.broadcast(|context| fold(context.index())).into_iter().flatten().collect()
+}
+
+/// Appends parts to a vector, copied by all threads.
+pub(crate) fn append<T: Copy + Send + Sync>(all: &mut Vec<T>, parts: &[&[T]]) {
+    /// Elements per task.
+    const PIECE: usize = 1 << 16;
+    let more = parts.iter().map(|part| part.len()).sum();
+    all.reserve(more);
+    let mut room = &mut all.spare_capacity_mut()[..more];
+    let mut tasks = Vec::new();
+    for piece in parts.iter().flat_map(|part| part.chunks(PIECE)) {
+        let (here, rest) = room.split_at_mut(piece.len());
+        tasks.push((here, piece));
+        room = rest;
+    }
+    let copy = |(to, from): (&mut [MaybeUninit<T>], &[T])| {
+        to.iter_mut().zip(from).for_each(|(to, &from)| {
+            to.write(from);
+        });
+    };
+    match pool().filter(|_| tasks.len() > 1) {
+        Some(pool) => pool.install(|| tasks.into_par_iter().for_each(copy)),
+        None => tasks.into_iter().for_each(copy),
+    }
+    // SAFETY: the tasks wrote each of the `more` elements behind the last.
+    unsafe { all.set_len(all.len() + more) }
 }
 
 /// Calls `work` on `0..tasks` and returns the results in order, for work that is not cut by rows.
@@ -124,6 +208,25 @@ mod tests {
             }
             let rows: Vec<usize> = map_rows(&offsets, grain, |range| range.collect::<Vec<_>>()).concat();
             prop_assert!(rows.into_iter().eq(0..lengths.len()));
+
+            let folded = fold_rows(&offsets, grain, |_| Vec::new(), |state, range| {
+                state.push(range);
+                true
+            });
+            prop_assert!(folded[0].ranges.is_sorted() && folded[0].ranges.first().is_none_or(|&range| range == 0));
+            let mut found: Vec<_> = folded.into_iter().flat_map(|f| f.ranges.into_iter().zip(f.state)).collect();
+            found.sort_unstable_by_key(|found| found.0);
+            prop_assert!(found.into_iter().flat_map(|(_, range)| range).eq(0..lengths.len()));
+        }
+
+        #[test]
+        fn parts_are_appended_in_order(parts in prop::collection::vec(prop::collection::vec(any::<u16>(), 0..9), 0..9), large in 0usize..3) {
+            let mut all: Vec<u16> = (0..1000).collect();
+            let tail = vec![7; large << 16];
+            let mut parts: Vec<&[u16]> = parts.iter().map(Vec::as_slice).collect();
+            parts.push(&tail);
+            append(&mut all, &parts);
+            prop_assert_eq!(all, [(0..1000).collect(), parts.concat()].concat());
         }
     }
 }

@@ -135,11 +135,9 @@ impl TextsOut {
     fn append(&mut self, other: TextsOut) {
         let rows = self.offsets.len() as i64 - 1;
         self.text.extend_from_slice(&other.text);
-        let mut offsets = Some(std::mem::take(&mut self.offsets));
-        append_offsets(&mut offsets, Some(other.offsets));
-        self.offsets = offsets.unwrap_or_default();
+        append_offsets(&mut self.offsets, &other.offsets);
         if let (Some(all), Some(more)) = (&mut self.spans, other.spans) {
-            all.append(more, rows);
+            all.append(&more, 0..more.row.len(), rows);
         }
         if let (Some(all), Some(more)) = (&mut self.edits, other.edits) {
             all.row.extend(more.row.into_iter().map(|row| row + rows));
@@ -148,7 +146,7 @@ impl TextsOut {
             all.length.extend(more.length);
         }
         if let (Some(all), Some(more)) = (&mut self.lineage, other.lineage) {
-            all.append(more);
+            all.append(&more, 0..more.ids.len());
         }
         for (sum, stats) in self.stats.iter_mut().zip(&other.stats) {
             sum.add(stats);

@@ -8,9 +8,10 @@ use super::plan::{IGNORE_INDEX, Plan, Row, SpanScratch, Strand, TokenOp, move_sp
 use super::protect::{Shield, Span, SpanPolicy, Spans};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
+use crate::par::{self, Folded};
 use crate::ragged::{MAX_ROW, Ragged};
 use crate::room::with_room;
-use crate::{par, simd};
+use crate::simd;
 
 /// A column with one value per token, as bytes.
 #[derive(Debug, Clone, Copy)]
@@ -135,11 +136,12 @@ impl SpansOut {
         }
     }
 
-    pub(super) fn append(&mut self, other: SpansOut, rows: i64) {
-        self.row.extend(other.row.into_iter().map(|row| row + rows));
-        self.start.extend(other.start);
-        self.end.extend(other.end);
-        self.origin.extend(other.origin);
+    /// Appends some spans of another result, whose rows now come `rows` later.
+    pub(super) fn append(&mut self, other: &SpansOut, some: Range<usize>, rows: i64) {
+        self.row.extend(other.row[some.clone()].iter().map(|row| row + rows));
+        self.start.extend(&other.start[some.clone()]);
+        self.end.extend(&other.end[some.clone()]);
+        self.origin.extend(&other.origin[some]);
     }
 }
 
@@ -179,11 +181,12 @@ impl LineageOut {
         self.variant.push(lineage.variant as i32);
     }
 
-    pub(super) fn append(&mut self, other: LineageOut) {
-        self.ids.extend(other.ids);
-        self.row.extend(other.row);
-        self.parent.extend(other.parent);
-        self.variant.extend(other.variant);
+    /// Appends some rows of another result.
+    pub(super) fn append(&mut self, other: &LineageOut, some: Range<usize>) {
+        self.ids.extend(&other.ids[some.clone()]);
+        self.row.extend(&other.row[some.clone()]);
+        self.parent.extend(&other.parent[some.clone()]);
+        self.variant.extend(&other.variant[some]);
     }
 }
 
@@ -236,14 +239,62 @@ impl Pipeline {
             targets: self.targets(),
             restores: nodes.iter().any(|node| node.op.restores()),
         };
-        let chunks = par::map_rows(batch.tokens.offsets(), GRAIN, |rows| shape.run(rows));
-        let mut chunks = chunks.into_iter();
-        let mut out = chunks.next().transpose()?.unwrap_or_default();
-        for chunk in chunks {
-            out.append(chunk?);
-        }
-        Ok(out)
+        let rows = batch.tokens.offsets();
+        let folded = par::fold_rows(rows, GRAIN, |thread| Worker::new(&shape, thread), Worker::run);
+        assemble(folded)
     }
+}
+
+/// What all threads made, in the order of the rows: behind what the first one made, the ranges of the others.
+fn assemble(folded: Vec<Folded<Worker<'_>>>) -> Result<TokensOut> {
+    let mut ranges = Vec::new();
+    let mut outs = Vec::new();
+    let mut failed: Option<(usize, Error)> = None;
+    for (thread, Folded { state, ranges: numbers }) in folded.into_iter().enumerate() {
+        if let Some(error) = state.failed {
+            let number = numbers[state.marks.len() - 1];
+            if failed.as_ref().is_none_or(|first| number < first.0) {
+                failed = Some((number, error));
+            }
+        }
+        if thread > 0 {
+            let spans = state.marks.windows(2).map(|pair| [pair[0], pair[1]]);
+            ranges.extend(numbers.into_iter().zip(spans).map(|(number, marks)| (number, thread - 1, marks)));
+        }
+        outs.push(state.out);
+    }
+    if let Some((_, error)) = failed {
+        return Err(error);
+    }
+    let others = outs.split_off(1);
+    let mut out = outs.pop().unwrap_or_default();
+    ranges.sort_unstable_by_key(|range| range.0);
+    let parts: Vec<_> =
+        ranges.into_iter().map(|(_, thread, [from, to])| Part { out: &others[thread], from, to }).collect();
+    out.append(&parts);
+    for other in &others {
+        for (sum, stats) in out.stats.iter_mut().zip(&other.stats) {
+            sum.add(stats);
+        }
+    }
+    Ok(out)
+}
+
+/// How much a result held at some moment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Mark {
+    rows: usize,
+    tokens: usize,
+    targets: usize,
+    spans: usize,
+}
+
+/// The part of a result between two moments.
+#[derive(Debug, Clone, Copy)]
+struct Part<'a> {
+    out: &'a TokensOut,
+    from: Mark,
+    to: Mark,
 }
 
 /// The number of the column that an op reads.
@@ -262,30 +313,68 @@ fn read(node: &Node<dyn TokenOp>, batch: &Tokens<'_>) -> Result<Option<usize>> {
 }
 
 impl TokensOut {
-    fn append(&mut self, other: TokensOut) {
-        let rows = self.rows;
-        self.tokens.extend_from_slice(&other.tokens);
-        append_offsets(&mut self.offsets, other.offsets);
-        append_columns(&mut self.columns, &other.columns);
-        append(&mut self.source, other.source);
-        append(&mut self.edited, other.edited);
-        if let (Some(all), Some(more)) = (&mut self.spans, other.spans) {
-            all.append(more, rows);
+    fn mark(&self) -> Mark {
+        Mark {
+            rows: self.rows as usize,
+            tokens: self.tokens.len(),
+            targets: self.targets.as_ref().map_or(0, |targets| targets.tokens.len()),
+            spans: self.spans.as_ref().map_or(0, |spans| spans.row.len()),
         }
-        if let (Some(all), Some(more)) = (&mut self.targets, other.targets) {
-            all.tokens.extend_from_slice(&more.tokens);
-            let base = all.offsets[all.offsets.len() - 1];
-            all.offsets.extend(more.offsets[1..].iter().map(|offset| base + offset));
-            append_columns(&mut all.columns, &more.columns);
-            append(&mut all.source, more.source);
-            append(&mut all.edited, more.edited);
+    }
+
+    /// Appends parts of other results, but for their statistics.
+    fn append(&mut self, parts: &[Part<'_>]) {
+        type At = fn(&Mark) -> usize;
+        /// Values with a fixed number for each of what `at` counts.
+        fn values<T: Copy + Send + Sync>(
+            all: &mut Vec<T>,
+            parts: &[Part<'_>],
+            at: At,
+            of: impl Fn(&TokensOut) -> Option<&Vec<T>>,
+        ) {
+            let mut slices = Vec::with_capacity(parts.len());
+            for part in parts {
+                if let Some(values) = of(part.out) {
+                    let width = values.len() / at(&part.out.mark()).max(1);
+                    slices.push(&values[at(&part.from) * width..at(&part.to) * width]);
+                }
+            }
+            par::append(all, &slices);
         }
-        if let (Some(all), Some(more)) = (&mut self.lineage, other.lineage) {
-            all.append(more);
+        let tokens: At = |mark| mark.tokens;
+        values(&mut self.tokens, parts, tokens, |out| Some(&out.tokens));
+        for (index, (_, all)) in self.columns.iter_mut().enumerate() {
+            values(all, parts, tokens, |out| out.columns.get(index).map(|column| &column.1));
         }
-        self.rows += other.rows;
-        for (sum, stats) in self.stats.iter_mut().zip(&other.stats) {
-            sum.add(stats);
+        if let (Some(source), Some(edited)) = (&mut self.source, &mut self.edited) {
+            values(source, parts, tokens, |out| out.source.as_ref());
+            values(edited, parts, tokens, |out| out.edited.as_ref());
+        }
+        if let Some(all) = &mut self.targets {
+            let targets: At = |mark| mark.targets;
+            values(&mut all.tokens, parts, targets, |out| Some(&out.targets.as_ref()?.tokens));
+            for (index, (_, all)) in all.columns.iter_mut().enumerate() {
+                values(all, parts, targets, |out| Some(&out.targets.as_ref()?.columns.get(index)?.1));
+            }
+            if let (Some(source), Some(edited)) = (&mut all.source, &mut all.edited) {
+                values(source, parts, targets, |out| out.targets.as_ref()?.source.as_ref());
+                values(edited, parts, targets, |out| out.targets.as_ref()?.edited.as_ref());
+            }
+        }
+        for Part { out, from, to } in parts {
+            if let (Some(all), Some(more)) = (&mut self.offsets, &out.offsets) {
+                append_offsets(all, &more[from.rows..=to.rows]);
+            }
+            if let (Some(all), Some(more)) = (&mut self.targets, &out.targets) {
+                append_offsets(&mut all.offsets, &more.offsets[from.rows..=to.rows]);
+            }
+            if let (Some(all), Some(more)) = (&mut self.spans, &out.spans) {
+                all.append(more, from.spans..to.spans, self.rows - from.rows as i64);
+            }
+            if let (Some(all), Some(more)) = (&mut self.lineage, &out.lineage) {
+                all.append(more, from.rows..to.rows);
+            }
+            self.rows += (to.rows - from.rows) as i64;
         }
     }
 }
@@ -312,64 +401,6 @@ struct Shape<'a> {
 }
 
 impl Shape<'_> {
-    fn run(&self, rows: Range<usize>) -> Result<TokensOut> {
-        let batch = self.batch;
-        let offsets = batch.tokens.offsets();
-        let n = (offsets[rows.end] - offsets[rows.start]) as usize;
-        let spans = batch.spans.unwrap_or_default();
-        let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
-        let traced = self.call.return_source;
-        let second = if self.restores { n } else { n / 4 };
-        let mut work = Worker {
-            shape: self,
-            row: rows.start,
-            state: State::new(self.columns),
-            plan: Plan::default(),
-            draw: Draw::new(simd::level()),
-            mask: Vec::new(),
-            spare: Vec::new(),
-            spare_source: Vec::new(),
-            span_scratch: SpanScratch::default(),
-            out: TokensOut {
-                tokens: with_room(n),
-                offsets: (!self.in_place).then(|| vec![0]),
-                columns: self.emitted.iter().map(|&index| (index, with_room(n * self.column(index).1))).collect(),
-                source: traced.then(|| with_room(n)),
-                edited: traced.then(|| with_room(n)),
-                spans: self.spans.then(SpansOut::default),
-                targets: self.targets.then(|| TargetsOut {
-                    tokens: with_room(second),
-                    offsets: vec![0],
-                    columns: (0..self.columns).map(|index| (index, Vec::new())).collect(),
-                    source: traced.then(|| with_room(second)),
-                    edited: traced.then(|| with_room(second)),
-                }),
-                lineage: self.pipeline.repeats.then(LineageOut::default),
-                stats: vec![Stats::default(); self.nodes.len()],
-                rows: 0,
-            },
-        };
-        for row in rows {
-            work.row = row;
-            work.state.fresh = true;
-            work.state.moved = false;
-            work.state.marked = false;
-            work.state.second = Second::None;
-            work.state.len = batch.tokens.range(row).len();
-            for (index, (at, _)) in work.state.columns.iter_mut().enumerate() {
-                *at = if index < batch.columns.len() { At::Input } else { At::Absent };
-            }
-            work.state.spans.clear();
-            while next_span < spans.row.len() && spans.row[next_span] == row as i64 {
-                let (start, end) = (spans.start[next_span] as usize, spans.end[next_span] as usize);
-                work.state.spans.push(Span { start, end, origin: next_span });
-                next_span += 1;
-            }
-            self.pipeline.run(batch.ids[row], &self.keys, &mut work)?;
-        }
-        Ok(work.out)
-    }
-
     /// The fill and the width of a column.
     fn column(&self, index: usize) -> ([u8; 8], usize) {
         if self.labels == Some(index) {
@@ -459,13 +490,88 @@ struct Worker<'a> {
     spare_source: Vec<i32>,
     span_scratch: SpanScratch,
     out: TokensOut,
+    /// What `out` held before the first range of rows and after each.
+    marks: Vec<Mark>,
+    failed: Option<Error>,
+}
+
+impl<'a> Worker<'a> {
+    /// The worker of a thread; the first gets room for all rows.
+    fn new(shape: &'a Shape<'a>, thread: usize) -> Self {
+        let all = shape.batch.tokens.values().len();
+        let n = if thread == 0 { all } else { all / par::threads() };
+        let second = if shape.restores { n } else { n / 4 };
+        let traced = shape.call.return_source;
+        Worker {
+            shape,
+            row: 0,
+            state: State::new(shape.columns),
+            plan: Plan::default(),
+            draw: Draw::new(simd::level()),
+            mask: Vec::new(),
+            spare: Vec::new(),
+            spare_source: Vec::new(),
+            span_scratch: SpanScratch::default(),
+            out: TokensOut {
+                tokens: with_room(n),
+                offsets: (!shape.in_place).then(|| vec![0]),
+                columns: shape.emitted.iter().map(|&index| (index, with_room(n * shape.column(index).1))).collect(),
+                source: traced.then(|| with_room(n)),
+                edited: traced.then(|| with_room(n)),
+                spans: shape.spans.then(SpansOut::default),
+                targets: shape.targets.then(|| TargetsOut {
+                    tokens: with_room(second),
+                    offsets: vec![0],
+                    columns: (0..shape.columns).map(|index| (index, Vec::new())).collect(),
+                    source: traced.then(|| with_room(second)),
+                    edited: traced.then(|| with_room(second)),
+                }),
+                lineage: shape.pipeline.repeats.then(LineageOut::default),
+                stats: vec![Stats::default(); shape.nodes.len()],
+                rows: 0,
+            },
+            marks: vec![Mark::default()],
+            failed: None,
+        }
+    }
+
+    /// Runs some rows, one after another; false where one failed.
+    fn run(&mut self, rows: Range<usize>) -> bool {
+        let (shape, batch) = (self.shape, self.shape.batch);
+        let spans = batch.spans.unwrap_or_default();
+        let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
+        for row in rows {
+            let state = &mut self.state;
+            self.row = row;
+            state.fresh = true;
+            state.moved = false;
+            state.marked = false;
+            state.second = Second::None;
+            state.len = batch.tokens.range(row).len();
+            for (index, (at, _)) in state.columns.iter_mut().enumerate() {
+                *at = if index < batch.columns.len() { At::Input } else { At::Absent };
+            }
+            state.spans.clear();
+            while next_span < spans.row.len() && spans.row[next_span] == row as i64 {
+                let (start, end) = (spans.start[next_span] as usize, spans.end[next_span] as usize);
+                state.spans.push(Span { start, end, origin: next_span });
+                next_span += 1;
+            }
+            if let Err(error) = shape.pipeline.run(batch.ids[row], &shape.keys, self) {
+                self.failed = Some(error);
+                return false;
+            }
+        }
+        self.marks.push(self.out.mark());
+        true
+    }
 }
 
 impl Work for Worker<'_> {
     type Saved = State;
 
     fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()> {
-        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, span_scratch, out } = self;
+        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, span_scratch, out, .. } = self;
         let (shape, row) = (*shape, *row);
         let node = &shape.nodes[leaf];
         let stats = &mut out.stats[leaf];
@@ -701,21 +807,8 @@ fn gather(width: usize, fill: [u8; 8], from: &[u8], source: &[i32], out: &mut Ve
     }
 }
 
-fn append<T: Copy>(all: &mut Option<Vec<T>>, more: Option<Vec<T>>) {
-    if let (Some(all), Some(more)) = (all, more) {
-        all.extend_from_slice(&more);
-    }
-}
-
-pub(super) fn append_offsets(all: &mut Option<Vec<i64>>, more: Option<Vec<i64>>) {
-    if let (Some(all), Some(more)) = (all, more) {
-        let base = all[all.len() - 1];
-        all.extend(more[1..].iter().map(|offset| base + offset));
-    }
-}
-
-fn append_columns(all: &mut [(usize, Vec<u8>)], more: &[(usize, Vec<u8>)]) {
-    for ((_, all), (_, more)) in all.iter_mut().zip(more) {
-        all.extend_from_slice(more);
-    }
+/// Appends offsets of another result: the first says where its rows start.
+pub(super) fn append_offsets(all: &mut Vec<i64>, more: &[i64]) {
+    let shift = all[all.len() - 1] - more[0];
+    all.extend(more[1..].iter().map(|offset| offset + shift));
 }
