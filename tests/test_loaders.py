@@ -350,6 +350,106 @@ class TestCollator:
             Collator(SPANS, seed=3, length=9, packing=True)([{"id": 1, "input_ids": [5, 6, 7]}])
 
 
+WORDS = [[-1 if i % 9 == 0 else i // 3 for i in range(len(row["input_ids"]))] for row in ROWS]
+OBJECTIVES: dict[str, vg.ops.Op] = {
+    "mlm": MASK,
+    "whole words": vg.ops.WholeWordMask(mlm_probability=0.3, mask_id=4, vocab_size=1000),
+    "n-grams": vg.ops.NgramMask(mlm_probability=0.3, mask_id=4, vocab_size=1000),
+    "span corruption": SPANS,
+    "prefix": vg.ops.PrefixLM(),
+    "UL2": vg.ops.UL2(sentinel_id=999, r_id=1, s_id=2, x_id=3),
+    "BART": vg.Compose([vg.ops.SentencePermute(end_column="ends"), vg.ops.TextInfilling(mask_id=4)]),
+    "FIM": vg.ops.FillInMiddle(fim_rate=0.9, prefix_id=1, middle_id=2, suffix_id=3),
+}
+
+
+def dressed_rows() -> list[dict[str, Any]]:
+    """The rows, with the word of each token (None for special ones) and the ends of sentences."""
+    return [
+        row | {"word_ids": [w if w >= 0 else None for w in words], "ends": [t % 7 == 0 for t in row["input_ids"]]}
+        for row, words in zip(ROWS, WORDS, strict=True)
+    ]
+
+
+def cells(batches: Any) -> list[list[list[int]]]:
+    """Every row of collated batches, key by key, without its padding."""
+    rows = []
+    for batch in batches:
+        assert list(batch) == ["input_ids", "attention_mask", "labels"]
+        assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+        for tokens, mask, labels in zip(*batch.values(), strict=True):
+            own = labels[: int(labels.ne(-100).nonzero().max()) + 1] if labels.ne(-100).any() else labels[:0]
+            rows.append([tokens[mask == 1].tolist(), own.tolist()])
+    return rows
+
+
+class TestObjectives:
+    @pytest.mark.parametrize("name", OBJECTIVES)
+    def test_a_row_is_the_same_for_any_batch_size_and_workers_and_another_in_the_next_epoch(self, name: str) -> None:
+        rows = dressed_rows()
+        epochs = []
+        for epoch in (0, 1):
+            collator = Collator(OBJECTIVES[name], seed=3, epoch=epoch)
+            expected = cells([collator(rows)])
+            assert expected == [row for single in rows for row in cells([collator([single])])]
+            for workers, size in ((0, 7), (1, 16), (2, 32)):
+                assert cells(DataLoader(rows, size, num_workers=workers, collate_fn=collator)) == expected
+            epochs.append(expected)
+        long = [k for k, row in enumerate(rows) if len(row["input_ids"]) > 15]
+        assert sum(epochs[0][k] != epochs[1][k] for k in long) > 0.8 * len(long)
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    @pytest.mark.parametrize("name", ["UL2", "BART"])
+    def test_persistent_workers_take_the_next_epoch(self, name: str, workers: int) -> None:
+        rows = dressed_rows()
+        collator = Collator(OBJECTIVES[name], seed=3)
+        loader = DataLoader(rows, 9, num_workers=workers, collate_fn=collator, persistent_workers=True)
+        for epoch in (0, 1):
+            collator.set_epoch(epoch)
+            assert cells(loader) == cells([Collator(OBJECTIVES[name], seed=3, epoch=epoch)(rows)])
+
+    def test_words_come_from_the_rows_and_none_is_no_word(self) -> None:
+        rows = dressed_rows()
+        batch = Collator(OBJECTIVES["whole words"], seed=3, columns=["word_ids"])(rows)
+        for labels, words, own in zip(batch["labels"], batch["word_ids"], WORDS, strict=True):
+            assert words[: len(own)].tolist() == own
+            chosen = (labels != -100)[: len(own)].numpy()
+            for word in set(own):
+                hits = {bool(chosen[i]) for i, other in enumerate(own) if other == word}
+                assert hits == {False} if word < 0 else len(hits) == 1
+
+    def test_denoising_labels_are_the_rows(self) -> None:
+        batch = Collator(OBJECTIVES["BART"], seed=3)(dressed_rows())
+        assert [row[row != -100].tolist() for row in batch["labels"]] == [row["input_ids"] for row in ROWS]
+
+    def test_decoder_inputs_are_the_labels_shifted_as_transformers_does(self) -> None:
+        from transformers.models.bart.modeling_bart import shift_tokens_right
+
+        for name in ("span corruption", "UL2", "BART", "prefix"):
+            collator = Collator(OBJECTIVES[name], seed=3, decoder_start_id=7, pad_id=5, pad_to_multiple_of=8)
+            batch = collator(dressed_rows())
+            assert batch["decoder_input_ids"].equal(shift_tokens_right(batch["labels"], 5, 7))
+        with pytest.raises(InvalidInput, match=r"^decoder_start_id needs an op that makes a second sequence"):
+            Collator(MASK, seed=3, decoder_start_id=7)(ROWS)
+        with pytest.raises(InvalidInput, match=r"^decoder_start_id goes with side='right'"):
+            Collator(SPANS, seed=3, decoder_start_id=7, side="left")
+
+    def test_fim_keeps_loss_masks_exact(self) -> None:
+        rows = [row | {"loss_mask": [int(t % 2) for t in row["input_ids"]]} for row in ROWS]
+        batch = Collator(OBJECTIVES["FIM"], seed=3, columns=["loss_mask"])(rows)
+        for tokens, mask, labels in zip(batch["input_ids"], batch["loss_mask"], batch["labels"], strict=True):
+            odd = (tokens % 2 == 1) & (tokens > 4)
+            assert mask.equal(odd.long())
+            assert labels.equal(torch.where(odd, tokens, -100))
+
+    def test_datasets_take_what_the_op_reads(self) -> None:
+        rows = dressed_rows()
+        dataset = AugmentedDataset(rows, OBJECTIVES["whole words"], seed=3, batch_size=8)
+        got = [(row["input_ids"].tolist(), row["labels"].tolist()) for row in dataset]
+        batch = Collator(OBJECTIVES["whole words"], seed=3)(rows)
+        assert got == unpadded([batch])
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_in_a_worker_reaches_the_user(workers: int) -> None:
     loader = DataLoader([{"input_ids": [5]}], num_workers=workers, collate_fn=Collator(MASK, seed=3))

@@ -81,9 +81,14 @@ def _op(spec: Any) -> Any:
 
 
 _NOT_FOR_TEXT = {
-    "MaskedLM": "makes labels, which a text cannot hold: use it in a loader",
+    **dict.fromkeys(
+        ("MaskedLM", "NgramMask", "WholeWordMask"), "makes labels, which a text cannot hold: use it in a loader"
+    ),
+    **dict.fromkeys(
+        ("PrefixLM", "SentencePermute", "SpanCorruption", "TextInfilling", "UL2"),
+        "makes targets, which a text cannot hold: use it in a loader",
+    ),
     "Repeat": "changes the number of records: use 'variants' of the stage",
-    "SpanCorruption": "makes targets, which a text cannot hold: use it in a loader",
 }
 
 

@@ -48,6 +48,11 @@ def is_text(op: Op | None) -> bool:
     return getattr(op, "domain", "token") == "text"
 
 
+def reads(op: Op | None) -> dict[str, str]:
+    """The columns that an op reads, and their dtypes."""
+    return dict(getattr(op, "reads", {}))
+
+
 def check_ids(ids: str) -> None:
     """Refuses a word that is not one of `Ids`."""
     if ids not in ("record", "content", "position"):
@@ -68,12 +73,15 @@ def token_rows(
     id_field: str,
     ids: Ids,
     columns: Iterable[str] = (),
+    dtypes: Mapping[str, str] | None = None,
     positions: NDArray[np.int64] | None = None,
 ) -> TokenBatch:
-    """A batch from dict rows; `positions` number the rows where ``ids="position"``."""
+    """A batch from dict rows; `positions` number the rows where ``ids="position"``, `dtypes` are as in `column`."""
     tokens, offsets = _core.gather_tokens(rows, field)
     keys = row_ids(rows, id_field=id_field, ids=ids, positions=positions)
-    parts = {name: column([_field(row, name, r) for r, row in enumerate(rows)], offsets, name) for name in columns}
+    parts = {
+        name: column([_field(row, name, r) for r, row in enumerate(rows)], offsets, name, dtypes) for name in columns
+    }
     return TokenBatch(tokens, offsets, ids=keys, columns=parts)
 
 
@@ -131,9 +139,11 @@ def origin(out: Batch, rows: int) -> NDArray[np.int64] | None:
     return numbers
 
 
-def column(values: Sequence[Any], offsets: NDArray[np.int64], name: str) -> NDArray[Any]:
-    """One flat per-token column from a list per row: uint8 where the name ends with ``mask``, else int32."""
-    parts = [np.asarray(value) for value in values]
+def column(
+    values: Sequence[Any], offsets: NDArray[np.int64], name: str, dtypes: Mapping[str, str] | None = None
+) -> NDArray[Any]:
+    """One flat per-token column from a list per row: as `dtypes` say, else uint8 for ``...mask`` and else int32."""
+    parts = [_array(value) for value in values]
     lengths = np.diff(offsets)
     for r, part in enumerate(parts):
         if part.shape != (lengths[r],):
@@ -141,7 +151,7 @@ def column(values: Sequence[Any], offsets: NDArray[np.int64], name: str) -> NDAr
         if part.size and part.dtype.kind not in "iub":
             raise InvalidInput(f"'{name}' must be integers (row {r}: {part.dtype})")
     flat = np.concatenate([part.astype(np.int64) for part in parts]) if parts else np.zeros(0, np.int64)
-    dtype = np.uint8 if name.endswith("mask") else np.int32
+    dtype = np.dtype((dtypes or {}).get(name, "uint8" if name.endswith("mask") else "int32"))
     limits = np.iinfo(dtype)
     bad = (flat < limits.min) | (flat > limits.max)
     if bad.any():
@@ -151,6 +161,14 @@ def column(values: Sequence[Any], offsets: NDArray[np.int64], name: str) -> NDAr
             f"'{name}' must lie in {limits.min}..{limits.max} (row {row}, position {at - offsets[row]}: {flat[at]})"
         )
     return flat.astype(dtype)
+
+
+def _array(value: Any) -> NDArray[Any]:
+    """One row's values; None, which tokenizers give special tokens for their word, is -1."""
+    array = np.asarray(value)
+    if array.dtype == object:
+        return np.asarray([-1 if item is None else item for item in value])
+    return array
 
 
 def _field(row: Mapping[str, Any], name: str, r: int) -> Any:

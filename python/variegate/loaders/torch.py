@@ -59,7 +59,10 @@ class Collator:
         field: The key of a row's token ids: a list of int, an integer array or a CPU tensor.
         id_field: The key of a row's key: an int in 0..2^64-1, or a str.
         columns: Further keys with one integer per token, which move with the tokens and which ops can protect;
-            returned as matrices too.
+            returned as matrices too. Columns that the op reads (``word_ids``, where None counts as -1) are taken from
+            the rows without being named here.
+        decoder_start_id: Adds ``decoder_input_ids``: the second sequence of the objective shifted right behind this
+            token, `pad_id` after its end; for `side` right. None leaves that to the model.
         epoch: The first epoch.
 
     Raises:
@@ -89,6 +92,7 @@ class Collator:
         field: str = "input_ids",
         id_field: str = "id",
         columns: Sequence[str] = (),
+        decoder_start_id: int | None = None,
         epoch: int = 0,
     ) -> None:
         self.op = None if op is None else _rows.as_op(op)
@@ -96,6 +100,8 @@ class Collator:
             raise InvalidInput("Collator takes token ops, but this op reads text: apply it before tokenising")
         if not 0 <= pad_id < 1 << 32:
             raise InvalidInput(f"pad_id must lie in 0..4294967295 (it is {pad_id})")
+        if decoder_start_id is not None and not 0 <= decoder_start_id < 1 << 32:
+            raise InvalidInput(f"decoder_start_id must lie in 0..4294967295 (it is {decoder_start_id})")
         if length is not None and length < 1:
             raise InvalidInput(f"length must be at least 1 (it is {length})")
         if truncation not in (None, "right", "left"):
@@ -106,8 +112,11 @@ class Collator:
             raise InvalidInput(f"{'packing' if packing else 'truncation'} needs a length")
         if pad_to_multiple_of is not None and (pad_to_multiple_of < 1 or length is not None):
             raise InvalidInput("pad_to_multiple_of must be at least 1, and goes with length=None")
+        if decoder_start_id is not None and (packing or side == "left"):
+            raise InvalidInput("decoder_start_id goes with side='right' and packing=False")
         _rows.check_ids(ids)
         self.seed = seed
+        self.decoder_start_id = decoder_start_id
         self.pad_id = pad_id
         self.length = length
         self.truncation = truncation
@@ -118,6 +127,7 @@ class Collator:
         self.field = field
         self.id_field = id_field
         self.columns = tuple(columns)
+        self._reads = _rows.reads(self.op)
         self._epoch = _Epoch(epoch)
 
     @property
@@ -151,10 +161,18 @@ class Collator:
         Returns:
             int64 tensors [rows, width]: ``input_ids``, ``attention_mask`` (1 on tokens), ``labels`` and `columns`.
             Labels are the op's own; or the second sequence of its objective, [rows, longest]; or, where it makes
-            none, the tokens themselves, -100 where a ``loss_mask`` is 0. With `packing` [blocks, length] each, and
+            none, the tokens themselves, -100 where a ``loss_mask`` is 0. With `decoder_start_id`
+            ``decoder_input_ids``, as wide as the labels. With `packing` [blocks, length] each, and
             ``position_ids`` and ``segment_ids`` (from 1, 0 in free cells) besides. In shared memory in a worker.
         """
-        batch = _rows.token_rows(rows, field=self.field, id_field=self.id_field, ids=self.ids, columns=self.columns)
+        batch = _rows.token_rows(
+            rows,
+            field=self.field,
+            id_field=self.id_field,
+            ids=self.ids,
+            columns=dict.fromkeys([*self.columns, *self._reads]),
+            dtypes=self._reads,
+        )
         if not self.packing:
             batch = self._fit(batch)
         out = batch
@@ -190,6 +208,10 @@ class Collator:
             longest = self._rounded(int(batch.targets.lengths.max(initial=0)))
             tensors["labels"] = _empty(len(batch), longest)
             _core.pad_into(batch.targets.tokens, batch.targets.offsets, tensors["labels"].numpy(), left, IGNORE_INDEX)
+        if self.decoder_start_id is not None:
+            if batch.targets is None:
+                raise InvalidInput("decoder_start_id needs an op that makes a second sequence, and this one makes none")
+            tensors["decoder_input_ids"] = self._shifted(batch.targets, tensors["labels"].shape[1])
         return tensors | {name: lay(batch.columns[name], 0) for name in self.columns if name not in tensors}
 
     def _packed(self, batch: TokenBatch) -> dict[str, Tensor]:
@@ -207,6 +229,16 @@ class Collator:
             tensors[name] = _empty(*blocks[name].shape)
             np.copyto(tensors[name].numpy(), blocks[name])
         return tensors
+
+    def _shifted(self, targets: TokenBatch, width: int) -> Tensor:
+        """The second sequences without their last cell, behind the start token."""
+        matrix = _empty(len(targets), width)
+        if width:
+            cells = matrix.numpy()
+            whole = np.empty_like(cells)
+            _core.pad_into(targets.tokens, targets.offsets, whole, False, self.pad_id)
+            cells[:, 0], cells[:, 1:] = self.decoder_start_id, whole[:, :-1]
+        return matrix
 
     def _rounded(self, width: int) -> int:
         step = self.pad_to_multiple_of or 1
@@ -244,7 +276,8 @@ class _Augmented:
         self.field = field or ("text" if _rows.is_text(self.op) else "input_ids")
         self.id_field = id_field
         self.ids: Ids = ids
-        self.columns = tuple(columns)
+        self._reads = _rows.reads(self.op)
+        self.columns = tuple(dict.fromkeys([*columns, *self._reads]))
         self._epoch = _Epoch(epoch)
 
     @property
@@ -283,7 +316,7 @@ class _Augmented:
         fields: dict[str, Any] = {"field": self.field, "id_field": self.id_field, "ids": self.ids}
         if _rows.is_text(self.op):
             return rows, _rows.text_rows(rows, positions=positions, **fields)
-        return rows, _rows.token_rows(rows, positions=positions, columns=self.columns, **fields)
+        return rows, _rows.token_rows(rows, positions=positions, columns=self.columns, dtypes=self._reads, **fields)
 
 
 class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
@@ -309,7 +342,7 @@ class AugmentedDataset(_Augmented, IterableDataset[dict[str, Any]]):
         id_field: The key of a row's key.
         ids: What keys randomness: ``record``, ``content`` (hashes all rows at the start if they are split or
             shuffled), or ``position`` in `rows`.
-        columns: Further keys with one integer per token, which move with the tokens.
+        columns: Further keys with one integer per token, which move with the tokens; those that the op reads are added.
 
     Raises:
         InvalidInput: Arguments out of their domain; `rows` that cannot be addressed; a row without its key.
@@ -475,7 +508,7 @@ class AugmentedMapDataset(_Augmented, Dataset[dict[str, Any]]):
         field: The key of token ids or text; None takes ``input_ids`` or ``text``.
         id_field: The key of a row's key.
         ids: What keys randomness: ``record``, ``content``, or ``position`` in `rows`.
-        columns: Further keys with one integer per token, which move with the tokens.
+        columns: Further keys with one integer per token, which move with the tokens; those that the op reads are added.
 
     Raises:
         InvalidInput: As `AugmentedDataset`; an op that drops or multiplies rows.

@@ -117,7 +117,9 @@ class Transform:
             made = TextBatch.from_texts(main, ids=ids)
         else:
             made = TokenBatch.from_lists([_plain(row) for row in main], ids=ids)
-            made.columns = {name: _rows.column(batch[name], made.offsets, name) for name in self.columns}
+            made.columns = {
+                name: _rows.column(batch[name], made.offsets, name, _rows.reads(self._op)) for name in self.columns
+            }
         out, taken, derived = self._run(made)
         if taken is not None:
             batch = {name: [column[i] for i in taken.tolist()] for name, column in batch.items()}
@@ -142,7 +144,10 @@ class Transform:
             made = TextBatch(text.data, text.offsets, ids=ids)
         else:
             plain = TokenBatch.from_arrow(main)
-            columns = {name: _rows.column(table[name].to_numpy(), plain.offsets, name) for name in self.columns}
+            columns = {
+                name: _rows.column(table[name].to_numpy(), plain.offsets, name, _rows.reads(self._op))
+                for name in self.columns
+            }
             made = TokenBatch(plain.tokens, plain.offsets, ids=ids, columns=columns)
         out, taken, derived = self._run(made)
         if taken is not None:

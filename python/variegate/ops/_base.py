@@ -108,6 +108,11 @@ class Op:
         return self._pipeline.domain
 
     @property
+    def reads(self) -> dict[str, str]:
+        """The columns that the op reads and their dtypes; what it protects is not among them."""
+        return {name: _READABLE[width][-1] for name, width in self._pipeline.reads}
+
+    @property
     def paths(self) -> list[str]:
         """The path of each op within: what keys its draws, and its name in ``stats``."""
         return self._pipeline.paths
