@@ -832,5 +832,5 @@ def test_the_chapter_runs_as_written() -> None:
     pytest.importorskip("datasets")
     chapter = (Path(__file__).parents[1] / "docs" / "loaders.md").read_text(encoding="utf-8")
     snippets = re.findall(r"```python\n(.*?)```", chapter, re.S)
-    assert len(snippets) == 5
+    assert len(snippets) == 6
     exec(compile("\n".join(snippets), "loaders.md", "exec"), {"__name__": "chapter"})

@@ -499,6 +499,8 @@ impl<'a> Worker<'a> {
     /// The worker of a thread; the first gets room for all rows.
     fn new(shape: &'a Shape<'a>, thread: usize) -> Self {
         let all = shape.batch.tokens.values().len();
+        // A quarter more for what ops insert: room that is not written to costs nothing, growing costs a copy.
+        let all = if shape.in_place { all } else { all + all / 4 };
         let n = if thread == 0 { all } else { all / par::threads() };
         let second = if shape.restores { n } else { n / 4 };
         let traced = shape.call.return_source;
