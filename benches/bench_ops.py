@@ -446,7 +446,7 @@ def bench_kneser_ney(compare: Compare, batch: vg.TokenBatch):
 )
 def bench_two_threads(compare: Compare, op: ops.Op):
     """The peer is one thread; results are equal."""
-    big = documents(40_000)
+    big = documents(8000)
 
     def run(threads: int) -> vg.TokenBatch:
         vg.set_num_threads(threads)
@@ -462,7 +462,7 @@ def bench_two_threads(compare: Compare, op: ops.Op):
         units=len(big.tokens),
         peer_name="one thread",
         goal_ratio=1.8,
-        note="40000 documents",
+        note="8000 documents",
     )
 
 

@@ -282,6 +282,17 @@ def test_threads_change_nothing(op, threads):
     assert results[0].stats == results[1].stats == results[2].stats
 
 
+def test_the_first_row_that_fails_is_named_by_any_number_of_threads(threads):
+    tokens = np.full(600_000, 7, np.uint32)
+    tokens[[123_456, 250_000, 599_999]] = 2**31
+    batch = vg.TokenBatch.from_arrays(tokens, np.arange(0, 600_001, 100), ids=np.arange(6000))
+    for count in (1, 2, 3):
+        threads(count)
+        for op in (ops.MaskedLM(**MLM), vg.Compose([ops.TokenDropout(rate=0.0), ops.NgramMask(**MLM)])):
+            with pytest.raises(InvalidInput, match=r"token 2147483648 does not fit an int32 label \(row 1234\)$"):
+                op(batch, seed=1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @given(st.data(), SEEDS)
 def test_rate_zero_is_the_identity(kind, data, seed):

@@ -11,6 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use crate::room::with_room;
+
 struct Pool {
     pool: Arc<ThreadPool>,
     pid: u32,
@@ -100,7 +102,7 @@ pub fn fold_rows<S: Send>(
     step: impl Fn(&mut S, Range<usize>) -> bool + Sync,
 ) -> Vec<Folded<S>> {
     let rows = offsets.len() - 1;
-    let pool = if offsets[rows] as usize + rows > grain && rows > 1 { pool() } else { None };
+    let pool = if splits(offsets, grain) { pool() } else { None };
     let Some(pool) = pool else {
         let mut state = init(0);
         step(&mut state, 0..rows);
@@ -126,6 +128,50 @@ pub fn fold_rows<S: Send>(
         Some(folded)
     };
     pool.broadcast(|context| fold(context.index())).into_iter().flatten().collect()
+}
+
+/// Whether [`fold_rows`] would cut these rows.
+pub fn splits(offsets: &[i64], grain: usize) -> bool {
+    let rows = offsets.len() - 1;
+    rows > 1 && offsets[rows] as usize + rows > grain && threads() > 1
+}
+
+/// A vector of a known length, of which each thread writes parts.
+pub(crate) struct Shared<T> {
+    values: Vec<T>,
+    start: *mut T,
+    n: usize,
+}
+
+// SAFETY: threads only call `write`, whose callers keep to parts of their own.
+unsafe impl<T: Send> Sync for Shared<T> {}
+
+impl<T: Copy> Shared<T> {
+    pub(crate) fn new(n: usize) -> Self {
+        let mut values = with_room(n);
+        let start = values.as_mut_ptr();
+        Shared { values, start, n }
+    }
+
+    /// Writes the values from place `at` on.
+    ///
+    /// # Safety
+    /// No other call may write these places.
+    pub(crate) unsafe fn write(&self, at: usize, values: &[T]) {
+        assert!(at + values.len() <= self.n);
+        // SAFETY: the places lie within the vector's room and belong to this call.
+        unsafe { self.start.add(at).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+    }
+
+    /// The vector.
+    ///
+    /// # Safety
+    /// Every place must have been written.
+    pub(crate) unsafe fn finish(mut self) -> Vec<T> {
+        // SAFETY: the caller wrote all `n` elements.
+        unsafe { self.values.set_len(self.n) }
+        self.values
+    }
 }
 
 /// Appends parts to a vector, copied by all threads.

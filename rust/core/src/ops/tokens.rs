@@ -1,6 +1,7 @@
 //! Running a pipeline over rows of tokens: the apply that follows every plan.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use super::compose::{Keys, Leaves, Lineage, Node, Pipeline, Work};
 use super::draw::{Draw, room};
@@ -8,7 +9,7 @@ use super::plan::{IGNORE_INDEX, Plan, Row, SpanScratch, Strand, TokenOp, move_sp
 use super::protect::{Shield, Span, SpanPolicy, Spans};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
-use crate::par::{self, Folded};
+use crate::par::{self, Folded, Shared};
 use crate::ragged::{MAX_ROW, Ragged};
 use crate::room::with_room;
 use crate::simd;
@@ -240,8 +241,73 @@ impl Pipeline {
             restores: nodes.iter().any(|node| node.op.restores()),
         };
         let rows = batch.tokens.offsets();
-        let folded = par::fold_rows(rows, GRAIN, |thread| Worker::new(&shape, thread), Worker::run);
-        assemble(folded)
+        // Where every row keeps its length, each thread knows where its rows go.
+        let placed = (in_place && par::splits(rows, GRAIN)).then(|| Placed::new(&shape));
+        let work = |thread: usize| Worker::new(&shape, thread, placed.as_ref());
+        let mut out = assemble(par::fold_rows(rows, GRAIN, work, Worker::run))?;
+        if let Some(placed) = placed {
+            // SAFETY: no row failed, so all were written.
+            unsafe { placed.finish(&mut out) }
+        }
+        Ok(out)
+    }
+}
+
+/// What a result with rows of known places is written into.
+struct Placed {
+    tokens: Shared<u32>,
+    columns: Vec<Shared<u8>>,
+    source: Option<Shared<i32>>,
+    edited: Option<Shared<u8>>,
+}
+
+impl Placed {
+    fn new(shape: &Shape<'_>) -> Self {
+        let n = shape.batch.tokens.values().len();
+        let traced = shape.call.return_source;
+        Placed {
+            tokens: Shared::new(n),
+            columns: shape.emitted.iter().map(|&index| Shared::new(n * shape.column(index).1)).collect(),
+            source: traced.then(|| Shared::new(n)),
+            edited: traced.then(|| Shared::new(n)),
+        }
+    }
+
+    /// Moves what a thread made of rows that start at token `at` to its place.
+    ///
+    /// # Safety
+    /// No other call may do so for these rows.
+    unsafe fn write(&self, at: usize, out: &mut TokensOut, shape: &Shape<'_>) {
+        // SAFETY: the places of rows do not overlap.
+        unsafe {
+            self.tokens.write(at, &out.tokens);
+            for (all, (index, values)) in self.columns.iter().zip(&out.columns) {
+                all.write(at * shape.column(*index).1, values);
+            }
+            if let (Some(all), Some(values)) = (&self.source, &out.source) {
+                all.write(at, values);
+            }
+            if let (Some(all), Some(values)) = (&self.edited, &out.edited) {
+                all.write(at, values);
+            }
+        }
+        out.clear();
+    }
+
+    /// Puts the whole into a result.
+    ///
+    /// # Safety
+    /// Every row must have been written.
+    unsafe fn finish(self, out: &mut TokensOut) {
+        // SAFETY: the rows are all there is.
+        unsafe {
+            out.tokens = self.tokens.finish();
+            for ((_, values), all) in out.columns.iter_mut().zip(self.columns) {
+                *values = all.finish();
+            }
+            out.source = self.source.map(|all| all.finish());
+            out.edited = self.edited.map(|all| all.finish());
+        }
     }
 }
 
@@ -272,13 +338,20 @@ fn assemble(folded: Vec<Folded<Worker<'_>>>) -> Result<TokensOut> {
     let parts: Vec<_> =
         ranges.into_iter().map(|(_, thread, [from, to])| Part { out: &others[thread], from, to }).collect();
     out.append(&parts);
-    for other in &others {
+    for other in others {
         for (sum, stats) in out.stats.iter_mut().zip(&other.stats) {
             sum.add(stats);
         }
+        other.keep();
     }
     Ok(out)
 }
+
+/// Buffers of threads other than the first, for later calls: memory that is used again need not be faulted in again.
+/// A forked child, which has one thread, never locks it.
+static KEPT: Mutex<Vec<TokensOut>> = Mutex::new(Vec::new());
+/// Results kept, and the tokens that each may have room for.
+const KEEP: (usize, usize) = (64, 1 << 22);
 
 /// How much a result held at some moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -319,6 +392,22 @@ impl TokensOut {
             tokens: self.tokens.len(),
             targets: self.targets.as_ref().map_or(0, |targets| targets.tokens.len()),
             spans: self.spans.as_ref().map_or(0, |spans| spans.row.len()),
+        }
+    }
+
+    /// Empties what has a value per token.
+    fn clear(&mut self) {
+        self.tokens.clear();
+        self.columns.iter_mut().for_each(|column| column.1.clear());
+        self.source.iter_mut().for_each(Vec::clear);
+        self.edited.iter_mut().for_each(Vec::clear);
+    }
+
+    /// Leaves the buffers to a later call.
+    fn keep(self) {
+        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEEP.0 && self.tokens.capacity() <= KEEP.1 {
+            kept.push(self);
         }
     }
 
@@ -481,6 +570,7 @@ impl State {
 
 struct Worker<'a> {
     shape: &'a Shape<'a>,
+    placed: Option<&'a Placed>,
     row: usize,
     state: State,
     plan: Plan,
@@ -497,15 +587,28 @@ struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     /// The worker of a thread; the first gets room for all rows.
-    fn new(shape: &'a Shape<'a>, thread: usize) -> Self {
+    fn new(shape: &'a Shape<'a>, thread: usize, placed: Option<&'a Placed>) -> Self {
         let all = shape.batch.tokens.values().len();
         // A quarter more for what ops insert: room that is not written to costs nothing, growing costs a copy.
-        let all = if shape.in_place { all } else { all + all / 4 };
-        let n = if thread == 0 { all } else { all / par::threads() };
+        let n = match (placed, thread) {
+            (Some(_), _) => all.min(2 * GRAIN),
+            (None, 0) if shape.in_place => all,
+            (None, 0) => all + all / 4,
+            (None, _) => all / par::threads(),
+        };
         let second = if shape.restores { n } else { n / 4 };
+        let mut old = match thread {
+            0 => TokensOut::default(),
+            _ => KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default(),
+        };
+        let mut old_targets = old.targets.take().unwrap_or_default();
         let traced = shape.call.return_source;
+        let column = |old: &mut Vec<(usize, Vec<u8>)>, index: usize, n: usize| {
+            (index, emptied(old.pop().map_or_else(Vec::new, |(_, values)| values), n * shape.column(index).1))
+        };
         Worker {
             shape,
+            placed,
             row: 0,
             state: State::new(shape.columns),
             plan: Plan::default(),
@@ -515,18 +618,18 @@ impl<'a> Worker<'a> {
             spare_source: Vec::new(),
             span_scratch: SpanScratch::default(),
             out: TokensOut {
-                tokens: with_room(n),
+                tokens: emptied(old.tokens, n),
                 offsets: (!shape.in_place).then(|| vec![0]),
-                columns: shape.emitted.iter().map(|&index| (index, with_room(n * shape.column(index).1))).collect(),
-                source: traced.then(|| with_room(n)),
-                edited: traced.then(|| with_room(n)),
+                columns: shape.emitted.iter().map(|&index| column(&mut old.columns, index, n)).collect(),
+                source: traced.then(|| emptied(old.source.unwrap_or_default(), n)),
+                edited: traced.then(|| emptied(old.edited.unwrap_or_default(), n)),
                 spans: shape.spans.then(SpansOut::default),
                 targets: shape.targets.then(|| TargetsOut {
-                    tokens: with_room(second),
+                    tokens: emptied(old_targets.tokens, second),
                     offsets: vec![0],
-                    columns: (0..shape.columns).map(|index| (index, Vec::new())).collect(),
-                    source: traced.then(|| with_room(second)),
-                    edited: traced.then(|| with_room(second)),
+                    columns: (0..shape.columns).map(|index| column(&mut old_targets.columns, index, second)).collect(),
+                    source: traced.then(|| emptied(old_targets.source.unwrap_or_default(), second)),
+                    edited: traced.then(|| emptied(old_targets.edited.unwrap_or_default(), second)),
                 }),
                 lineage: shape.pipeline.repeats.then(LineageOut::default),
                 stats: vec![Stats::default(); shape.nodes.len()],
@@ -539,7 +642,7 @@ impl<'a> Worker<'a> {
 
     /// Runs some rows, one after another; false where one failed.
     fn run(&mut self, rows: Range<usize>) -> bool {
-        let (shape, batch) = (self.shape, self.shape.batch);
+        let (shape, batch, first) = (self.shape, self.shape.batch, rows.start);
         let spans = batch.spans.unwrap_or_default();
         let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
         for row in rows {
@@ -563,6 +666,10 @@ impl<'a> Worker<'a> {
                 self.failed = Some(error);
                 return false;
             }
+        }
+        if let Some(placed) = self.placed {
+            // SAFETY: every range of rows is run once.
+            unsafe { placed.write(batch.tokens.offsets()[first] as usize, &mut self.out, shape) }
         }
         self.marks.push(self.out.mark());
         true
@@ -771,6 +878,12 @@ impl TargetsOut {
             all.resize(all.len() + range.len(), 0);
         }
     }
+}
+
+/// A buffer that was used before, empty, or a new one with room for `n` values.
+fn emptied<T>(mut old: Vec<T>, n: usize) -> Vec<T> {
+    old.clear();
+    if old.capacity() == 0 { with_room(n) } else { old }
 }
 
 /// The source of a source; a token that came from nowhere still does.
