@@ -50,8 +50,27 @@ def token_batches(draw: st.DrawFn, limit: int = 2**31, dressed: bool = True) -> 
 
 @st.composite
 def text_batches(draw: st.DrawFn) -> vg.TextBatch:
-    """Texts with distinct ids, rows and spans; letters with combining marks, other scripts, emoji."""
-    letters = st.sampled_from([*"abcXYZ .,7", "é", "e\u0301", "n\u0303", "ß", "語", "👩‍👩‍👧", "\u0600"])
+    """Texts with distinct ids, rows and spans; letters with marks, other scripts, emoji, flags; words that ops know."""
+    signs = [
+        *"abcXYZ .,7",
+        "é",
+        "e\u0301",
+        "n\u0303",
+        "ß",
+        "語",
+        "👩‍👩‍👧",
+        "\u0600",
+        "🇩",
+        "🇪",
+        "ж",
+        "שָׁ",
+        "ع",
+        "क्ष",
+        "\r",
+        "\n",
+    ]
+    words = ["not ", "good", " car", "Cars", "don't ", "I am ", "do not", " because ", "rn", "cl"]
+    letters = st.sampled_from(signs + words)
     pieces = draw(st.lists(st.lists(letters, max_size=12), max_size=6))
     texts = ["".join(piece) for piece in pieces]
     ids = draw(st.lists(ID, min_size=len(texts), max_size=len(texts), unique=True))

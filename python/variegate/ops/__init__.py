@@ -8,17 +8,23 @@ else: not on the batch that it is in, its place there, or the number of threads.
 from __future__ import annotations
 
 from variegate.ops._base import Op, Protect, from_json, from_spec
-from variegate.ops.characters import KeyboardTypo
-from variegate.ops.compose import Compose, OneOf, Repeat, SomeOf, Sometimes
-from variegate.ops.noise import (
-    LocalShuffle,
-    TokenDropout,
-    TokenInsert,
-    TokenMask,
-    TokenReplace,
-    TokenSwap,
-    kneser_ney,
+from variegate.ops.characters import (
+    CaseNoise,
+    CharDelete,
+    CharInsert,
+    CharSubstitute,
+    CharTranspose,
+    Contraction,
+    Diacritics,
+    Homoglyph,
+    KeyboardTypo,
+    OcrNoise,
+    PunctuationInsert,
+    WhitespaceNoise,
 )
+from variegate.ops.compose import Compose, OneOf, Repeat, SomeOf, Sometimes
+from variegate.ops.lexicon import NEGATIONS, Lexicon
+from variegate.ops.noise import LocalShuffle, TokenDropout, TokenInsert, TokenMask, TokenReplace, TokenSwap, kneser_ney
 from variegate.ops.objectives import (
     UL2,
     FillInMiddle,
@@ -30,31 +36,51 @@ from variegate.ops.objectives import (
     TextInfilling,
     WholeWordMask,
 )
+from variegate.ops.words import EntitySwap, Misspelling, Synonym, WordDelete, WordInsert, WordSwap
 
 __all__ = [
+    "NEGATIONS",
     "UL2",
+    "CaseNoise",
+    "CharDelete",
+    "CharInsert",
+    "CharSubstitute",
+    "CharTranspose",
     "Compose",
+    "Contraction",
+    "Diacritics",
+    "EntitySwap",
     "FillInMiddle",
+    "Homoglyph",
     "KeyboardTypo",
+    "Lexicon",
     "LocalShuffle",
     "MaskedLM",
+    "Misspelling",
     "NgramMask",
+    "OcrNoise",
     "OneOf",
     "Op",
     "PrefixLM",
     "Protect",
+    "PunctuationInsert",
     "Repeat",
     "SentencePermute",
     "SomeOf",
     "Sometimes",
     "SpanCorruption",
+    "Synonym",
     "TextInfilling",
     "TokenDropout",
     "TokenInsert",
     "TokenMask",
     "TokenReplace",
     "TokenSwap",
+    "WhitespaceNoise",
     "WholeWordMask",
+    "WordDelete",
+    "WordInsert",
+    "WordSwap",
     "from_json",
     "from_spec",
     "kneser_ney",

@@ -16,6 +16,7 @@ import numpy as np
 from variegate import _core
 from variegate.batch import Edits, Spans, TextBatch, TokenBatch, _padding
 from variegate.errors import InvalidInput
+from variegate.ops.lexicon import Lexicon
 
 __all__ = ["Op", "Protect", "from_json", "from_spec"]
 
@@ -33,6 +34,7 @@ class Protect:
         ids: Token ids, such as those of special tokens.
         columns: Names of bool or uint8 columns; a token is protected where one of them is not 0.
         spans: Tags; tokens (or bytes of text) in a span of such a tag are protected.
+        words: Words of a text, in any case, such as `NEGATIONS`; ``n't`` stands for all words that end so.
 
     Raises:
         InvalidInput: An id that is no token id, or a name that is no str.
@@ -47,9 +49,10 @@ class Protect:
     ids: tuple[int, ...] = ()
     columns: tuple[str, ...] = ()
     spans: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("ids", "columns", "spans"):
+        for name in ("ids", "columns", "spans", "words"):
             value = getattr(self, name)
             if isinstance(value, str) or not hasattr(value, "__iter__"):
                 raise InvalidInput(f"protect: {name} must be a sequence (it is {value!r})")
@@ -75,7 +78,7 @@ class Op:
         for field in _parameters(self):
             value = _checked(f"{kind}: {field.name}", str(field.type), getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        object.__setattr__(self, "_pipeline", _core.Pipeline(self.to_json()))
+        object.__setattr__(self, "_pipeline", _core.Pipeline(json.dumps(self._spec(_compiled), allow_nan=False)))
 
     def __call__(
         self, batch: Batch, *, seed: int, epoch: int = 0, variant: int = 0, return_source: bool = False
@@ -119,7 +122,10 @@ class Op:
 
     def to_spec(self) -> dict[str, Any]:
         """The op as an object of plain values with one key, its kind; `from_spec` makes it an op again."""
-        parameters = {field.name: _plain(getattr(self, field.name)) for field in _parameters(self)}
+        return self._spec(_plain)
+
+    def _spec(self, plain: Callable[[Any], Any]) -> dict[str, Any]:
+        parameters = {field.name: plain(getattr(self, field.name)) for field in _parameters(self)}
         return {type(self).__name__: {name: value for name, value in parameters.items() if value is not None}}
 
     def to_json(self) -> str:
@@ -299,13 +305,25 @@ def _parameters(op: Op) -> list[dataclasses.Field[Any]]:
 
 def _plain(value: Any) -> Any:
     """A parameter as JSON has it."""
-    if isinstance(value, Op):
+    if isinstance(value, Op | Lexicon):
         return value.to_spec()
     if isinstance(value, Protect):
-        return {field.name: list(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        given = {field.name: list(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {name: items for name, items in given.items() if items or name != "words"}
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value
+
+
+def _compiled(value: Any) -> Any:
+    """A parameter as the core takes it: a lexicon as its rows, wherever they come from."""
+    if isinstance(value, Op):
+        return value._spec(_compiled)
+    if isinstance(value, Lexicon):
+        return value.rows
+    if isinstance(value, tuple):
+        return [_compiled(item) for item in value]
+    return _plain(value)
 
 
 def _checked(where: str, annotation: str, value: Any) -> Any:
@@ -317,10 +335,12 @@ def _checked(where: str, annotation: str, value: Any) -> Any:
         "float": _real,
         "int": _integer,
         "str": _text,
+        "Lexicon": _lexicon,
         "Op": _op,
         "Protect": _protect,
         "tuple[float, ...]": _reals,
         "tuple[int, ...]": _integers,
+        "tuple[str, ...]": _texts,
         "tuple[Op, ...]": _ops,
     }
     if base.startswith("Literal["):
@@ -361,7 +381,20 @@ def _protect(where: str, value: Any) -> Protect:
     names = [field.name for field in dataclasses.fields(Protect)]
     if isinstance(value, Mapping) and all(name in names for name in value):
         return Protect(**value)
-    raise InvalidInput(f"{where} must be a Protect, or an object with ids, columns or spans (it is {value!r})")
+    raise InvalidInput(f"{where} must be a Protect, or an object with ids, columns, spans or words (it is {value!r})")
+
+
+def _lexicon(where: str, value: Any) -> Lexicon:
+    try:
+        return Lexicon.from_spec(value)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {str(error).removeprefix('lexicon: ')}") from None
+
+
+def _texts(where: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise InvalidInput(f"{where} must be a sequence of str (it is {value!r})")
+    return tuple(_text(f"{where}[{i}]", item) for i, item in enumerate(value))
 
 
 def _reals(where: str, value: Any) -> tuple[float, ...]:

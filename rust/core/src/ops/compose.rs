@@ -133,7 +133,10 @@ impl Pipeline {
         };
         let mut tags: Vec<String> = match &leaves {
             Leaves::Token(nodes) => nodes.iter().flat_map(|node| node.protect.spans.clone()).collect(),
-            Leaves::Text(nodes) => nodes.iter().flat_map(|node| node.protect.spans.clone()).collect(),
+            Leaves::Text(nodes) => nodes
+                .iter()
+                .flat_map(|node| node.protect.spans.iter().cloned().chain(node.op.tag().map(Into::into)))
+                .collect(),
         };
         tags.sort();
         tags.dedup();
@@ -175,7 +178,7 @@ impl Pipeline {
         }
     }
 
-    /// The span tags that some op protects: what [`Spans::tag`](super::Spans::tag) counts in.
+    /// The span tags that some op protects or replaces: what [`Spans::tag`](super::Spans::tag) counts in.
     pub fn tags(&self) -> &[String] {
         &self.tags
     }
@@ -384,6 +387,11 @@ impl Build {
                 let protect = scope.protect.union(&protect);
                 match super::leaf(&kind, Value::Object(parameters))? {
                     Some(Leaf::Token(op)) => {
+                        if !protect.words.is_empty() {
+                            return Err(Error::invalid(format!(
+                                "{kind}: protect.words names words of text, and this op works on tokens: protect ids, columns or spans"
+                            )));
+                        }
                         self.steps.push(Step::Op(self.token.len()));
                         self.token.push(Node { path, op, protect, spans });
                     }

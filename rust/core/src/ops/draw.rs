@@ -45,6 +45,22 @@ impl Draw {
         rolls
     }
 
+    /// The positions, ascending, whose [roll](Self::rolls) lies below `limit`.
+    pub(crate) fn hits(&mut self, n: usize, protected: Option<&[u8]>, limit: u32) -> &[u32] {
+        if limit == 0 {
+            return &[];
+        }
+        let mut hits = std::mem::take(&mut self.seconds);
+        room(&mut hits, n + 1);
+        let mut count = 0;
+        for (i, &roll) in self.rolls(n, protected).iter().enumerate() {
+            hits[count] = i as u32;
+            count += usize::from(roll < limit);
+        }
+        self.seconds = hits;
+        &self.seconds[..count]
+    }
+
     /// [`rolls`](Self::rolls), and word `i` of lane 1 for each position `i`: where more than one position in a hundred
     /// needs its integer, the whole lane costs less than [`below_at`].
     pub(crate) fn rolls_and_words(&mut self, n: usize, protected: Option<&[u8]>) -> (&[u32], &[u32]) {

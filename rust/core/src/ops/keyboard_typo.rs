@@ -1,10 +1,9 @@
 //! Typing errors: a letter becomes its neighbour on the keyboard.
 
 use serde::Deserialize;
-use unicode_segmentation::GraphemeCursor;
 
 use super::draw::{Draw, below_at};
-use super::text::{Edit, TextOp, TextPlan, TextRow};
+use super::text::{TextOp, TextPlan, TextRow};
 use crate::error::{Error, Result};
 use crate::rng::threshold;
 
@@ -13,8 +12,8 @@ use crate::rng::threshold;
 #[derive(Debug)]
 pub(crate) struct KeyboardTypo {
     rate: f64,
-    /// Per byte, the letters that may replace it.
-    neighbours: Box<[Vec<u8>; 128]>,
+    /// Per code point, the letters that may replace it.
+    neighbours: Vec<Vec<char>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -25,9 +24,10 @@ pub(crate) struct Parameters {
 }
 
 /// Letters by row; each row lies half a key further right than the one above it. A space is a key without a letter.
-const LAYOUTS: [(&str, [&str; 3]); 4] = [
+const LAYOUTS: [(&str, [&str; 3]); 5] = [
     ("azerty", ["azertyuiop", "qsdfghjklm", "wxcvbn"]),
     ("dvorak", ["   pyfgcrl", "aoeuidhtns", " qjkxbmwvz"]),
+    ("jcuken", ["йцукенгшщзхъ", "фывапролджэ", "ячсмитьбю"]),
     ("qwerty", ["qwertyuiop", "asdfghjkl", "zxcvbnm"]),
     ("qwertz", ["qwertzuiop", "asdfghjkl", "yxcvbnm"]),
 ];
@@ -45,16 +45,17 @@ impl KeyboardTypo {
                 parameters.layout
             )));
         };
-        Ok(KeyboardTypo { rate, neighbours: Box::new(neighbours(rows)) })
+        Ok(KeyboardTypo { rate, neighbours: neighbours(rows) })
     }
 }
 
 /// The six keys that touch a key, left to right and top to bottom, as far as they bear letters.
-fn neighbours(rows: &[&str; 3]) -> [Vec<u8>; 128] {
-    let key = |row: usize, column: usize| rows.get(row).and_then(|keys| keys.as_bytes().get(column)).copied();
-    let mut table = [const { Vec::new() }; 128];
+fn neighbours(rows: &[&str; 3]) -> Vec<Vec<char>> {
+    let rows: Vec<Vec<char>> = rows.iter().map(|row| row.chars().collect()).collect();
+    let key = |row: usize, column: usize| rows.get(row).and_then(|keys| keys.get(column)).copied();
+    let mut table = Vec::new();
     for (row, keys) in rows.iter().enumerate() {
-        for (column, letter) in keys.bytes().enumerate().filter(|&(_, letter)| letter != b' ') {
+        for (column, &letter) in keys.iter().enumerate().filter(|&(_, &letter)| letter != ' ') {
             let (above, left) = (row.wrapping_sub(1), column.wrapping_sub(1));
             let around = [
                 (above, column),
@@ -64,10 +65,14 @@ fn neighbours(rows: &[&str; 3]) -> [Vec<u8>; 128] {
                 (row + 1, left),
                 (row + 1, column),
             ];
-            let letters = around.iter().filter_map(|&(row, column)| key(row, column)).filter(|&other| other != b' ');
-            table[usize::from(letter)] = letters.collect();
-            table[usize::from(letter.to_ascii_uppercase())] =
-                table[usize::from(letter)].iter().map(u8::to_ascii_uppercase).collect();
+            let letters: Vec<char> =
+                around.iter().filter_map(|&(row, column)| key(row, column)).filter(|&other| other != ' ').collect();
+            for upper in [false, true] {
+                let cased = |c: char| if upper { c.to_uppercase().next().unwrap_or(c) } else { c };
+                let at = cased(letter) as usize;
+                table.resize(table.len().max(at + 1), Vec::new());
+                table[at] = letters.iter().copied().map(cased).collect();
+            }
         }
     }
     table
@@ -75,36 +80,20 @@ fn neighbours(rows: &[&str; 3]) -> [Vec<u8>; 128] {
 
 impl TextOp for KeyboardTypo {
     fn plan(&self, row: TextRow<'_>, draw: &mut Draw, plan: &mut TextPlan) -> Result<()> {
-        let limit = threshold(self.rate);
-        plan.text.extend_from_slice(row.text);
-        let stream = draw.stream;
-        let rolls = draw.rolls(row.text.len(), row.protected);
-        for (i, (&roll, &letter)) in rolls.iter().zip(row.text).enumerate() {
-            if roll >= limit {
-                continue;
-            }
-            let Some(neighbours) = self.neighbours.get(usize::from(letter)).filter(|letters| !letters.is_empty())
-            else {
+        let (text, stream) = (row.text()?, draw.stream);
+        let mut bytes = [0; 4];
+        for &i in draw.hits(text.len(), row.protected, threshold(self.rate)) {
+            let i = i as usize;
+            let Some(letter) = row.letter(text, i).filter(|letter| letter.bare()) else { continue };
+            let Some(near) = self.neighbours.get(letter.char as usize).filter(|near| !near.is_empty()) else {
                 continue;
             };
-            if stands_alone(row.text, i) {
-                plan.text[i] = neighbours[below_at(&stream, 1, i, neighbours.len() as u32) as usize];
-                plan.edits.push(Edit { start: i, end: i + 1, length: 1 });
-            }
+            let other = near[below_at(&stream, 1, i, near.len() as u32) as usize];
+            plan.replace(text, letter.start, letter.end, other.encode_utf8(&mut bytes));
         }
+        plan.finish(text);
         Ok(())
     }
-}
-
-/// Whether the letter at `i` is a grapheme cluster of its own. Between letters of ASCII it always is.
-fn stands_alone(text: &[u8], i: usize) -> bool {
-    let ascii = |i: usize| text.get(i).is_none_or(u8::is_ascii);
-    if ascii(i + 1) && ascii(i.wrapping_sub(1)) {
-        return true;
-    }
-    let Ok(text) = std::str::from_utf8(text) else { return false };
-    let boundary = |at| GraphemeCursor::new(at, text.len(), true).is_boundary(text, 0) == Ok(true);
-    boundary(i) && boundary(i + 1)
 }
 
 #[cfg(test)]
@@ -113,29 +102,25 @@ mod tests {
 
     #[test]
     fn neighbours_are_the_keys_that_touch() {
-        let table = neighbours(&LAYOUTS[2].1);
-        let of = |letter: char| table[letter as usize].iter().map(|&b| b as char).collect::<String>();
-        assert_eq!(of('s'), "weadzx");
-        assert_eq!(of('q'), "wa");
-        assert_eq!(of('L'), "OPK");
-        assert_eq!(of('m'), "jkn");
-        assert_eq!(of(';'), "");
-        for (_, rows) in &LAYOUTS {
+        let of = |layout: &str, letter: char| {
+            let (_, rows) = LAYOUTS.iter().find(|(name, _)| *name == layout).unwrap();
+            neighbours(rows).get(letter as usize).cloned().unwrap_or_default().into_iter().collect::<String>()
+        };
+        assert_eq!(of("qwerty", 's'), "weadzx");
+        assert_eq!(of("qwerty", 'q'), "wa");
+        assert_eq!(of("qwerty", 'L'), "OPK");
+        assert_eq!(of("qwerty", 'm'), "jkn");
+        assert_eq!(of("qwerty", ';'), "");
+        assert_eq!(of("jcuken", 'а'), "кевпсм");
+        assert_eq!(of("jcuken", 'Э'), "ХЪЖ");
+        assert_eq!(of("jcuken", 'a'), "");
+        for (name, rows) in &LAYOUTS {
             let table = neighbours(rows);
-            for a in b'a'..=b'z' {
-                assert!(!table[usize::from(a)].is_empty());
+            for a in rows.concat().chars().filter(|&c| c != ' ') {
+                assert!(!table[a as usize].is_empty(), "{name} {a}");
                 // Touching goes both ways.
-                assert!(table[usize::from(a)].iter().all(|&b| table[usize::from(b)].contains(&a)));
+                assert!(table[a as usize].iter().all(|&b| table[b as usize].contains(&a)));
             }
         }
-    }
-
-    #[test]
-    fn a_letter_with_a_mark_does_not_stand_alone() {
-        let text = "e\u{301}a né n\u{200d}x \u{600}b".as_bytes();
-        let alone: Vec<usize> =
-            (0..text.len()).filter(|&i| text[i].is_ascii_alphabetic() && stands_alone(text, i)).collect();
-        let at = |letter: u8, nth: usize| (0..text.len()).filter(|&i| text[i] == letter).nth(nth).unwrap();
-        assert_eq!(alone, [at(b'a', 0), at(b'n', 0), at(b'x', 0)]);
     }
 }

@@ -18,21 +18,38 @@
 //! # Ok::<(), variegate_core::Error>(())
 //! ```
 
+mod alphabet;
+mod case_noise;
+mod char_delete;
+mod char_insert;
+mod char_substitute;
+mod char_transpose;
 mod compose;
+mod contraction;
+mod diacritics;
 mod draw;
+mod entity_swap;
 mod fill_in_middle;
+mod graphemes;
 mod hide;
+mod homoglyph;
 mod keyboard_typo;
 mod kneser_ney;
+mod lexicon;
 mod local_shuffle;
 mod masked_lm;
+mod misspelling;
 mod ngram_mask;
+mod ocr_noise;
 mod plan;
 mod prefix_lm;
 mod protect;
+mod punctuation_insert;
 mod runs;
 mod sentence_permute;
 mod span_corruption;
+mod synonym;
+mod tables;
 mod text;
 mod text_infilling;
 mod token_dropout;
@@ -43,7 +60,12 @@ mod token_swap;
 mod tokens;
 mod ul2;
 mod vocabulary;
+mod whitespace_noise;
 mod whole_word_mask;
+mod word_delete;
+mod word_insert;
+mod word_swap;
+mod words;
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -89,11 +111,13 @@ pub struct Stats {
     pub spans_split: u64,
     /// Spans that are gone.
     pub spans_dropped: u64,
+    /// Edits that were drawn and held back by a limit.
+    pub held: u64,
 }
 
 impl Stats {
     /// The counters by name, in a fixed order.
-    pub fn named(&self) -> [(&'static str, u64); 8] {
+    pub fn named(&self) -> [(&'static str, u64); 9] {
         [
             ("rows", self.rows),
             ("seen", self.seen),
@@ -103,6 +127,7 @@ impl Stats {
             ("spans_shrunk", self.spans_shrunk),
             ("spans_split", self.spans_split),
             ("spans_dropped", self.spans_dropped),
+            ("held", self.held),
         ]
     }
 
@@ -115,20 +140,36 @@ impl Stats {
         self.spans_shrunk += other.spans_shrunk;
         self.spans_split += other.spans_split;
         self.spans_dropped += other.spans_dropped;
+        self.held += other.held;
     }
 }
 
 /// The op named `kind`, or nothing if there is none: the one list of ops in this crate.
 fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
     Ok(Some(match kind {
+        "CaseNoise" => Leaf::Text(Box::new(case_noise::CaseNoise::new(parse(kind, parameters)?)?)),
+        "CharDelete" => Leaf::Text(Box::new(char_delete::CharDelete::new(parse(kind, parameters)?)?)),
+        "CharInsert" => Leaf::Text(Box::new(char_insert::CharInsert::new(parse(kind, parameters)?)?)),
+        "CharSubstitute" => Leaf::Text(Box::new(char_substitute::CharSubstitute::new(parse(kind, parameters)?)?)),
+        "CharTranspose" => Leaf::Text(Box::new(char_transpose::CharTranspose::new(parse(kind, parameters)?)?)),
+        "Contraction" => Leaf::Text(Box::new(contraction::Contraction::new(parse(kind, parameters)?)?)),
+        "Diacritics" => Leaf::Text(Box::new(diacritics::Diacritics::new(parse(kind, parameters)?)?)),
+        "EntitySwap" => Leaf::Text(Box::new(entity_swap::EntitySwap::new(parse(kind, parameters)?)?)),
         "FillInMiddle" => Leaf::Token(Box::new(fill_in_middle::FillInMiddle::new(parse(kind, parameters)?)?)),
+        "Homoglyph" => Leaf::Text(Box::new(homoglyph::Homoglyph::new(parse(kind, parameters)?)?)),
         "KeyboardTypo" => Leaf::Text(Box::new(keyboard_typo::KeyboardTypo::new(parse(kind, parameters)?)?)),
         "LocalShuffle" => Leaf::Token(Box::new(local_shuffle::LocalShuffle::new(parse(kind, parameters)?)?)),
         "MaskedLM" => Leaf::Token(Box::new(masked_lm::MaskedLm::new(parse(kind, parameters)?)?)),
+        "Misspelling" => Leaf::Text(Box::new(misspelling::Misspelling::new(parse(kind, parameters)?)?)),
         "NgramMask" => Leaf::Token(Box::new(ngram_mask::NgramMask::new(parse(kind, parameters)?)?)),
+        "OcrNoise" => Leaf::Text(Box::new(ocr_noise::OcrNoise::new(parse(kind, parameters)?)?)),
         "PrefixLM" => Leaf::Token(Box::new(prefix_lm::PrefixLm::new(parse(kind, parameters)?)?)),
+        "PunctuationInsert" => {
+            Leaf::Text(Box::new(punctuation_insert::PunctuationInsert::new(parse(kind, parameters)?)?))
+        }
         "SentencePermute" => Leaf::Token(Box::new(sentence_permute::SentencePermute::new(parse(kind, parameters)?)?)),
         "SpanCorruption" => Leaf::Token(Box::new(span_corruption::SpanCorruption::new(parse(kind, parameters)?)?)),
+        "Synonym" => Leaf::Text(Box::new(synonym::Synonym::new(parse(kind, parameters)?)?)),
         "TextInfilling" => Leaf::Token(Box::new(text_infilling::TextInfilling::new(parse(kind, parameters)?)?)),
         "TokenDropout" => Leaf::Token(Box::new(token_dropout::TokenDropout::new(parse(kind, parameters)?)?)),
         "TokenInsert" => Leaf::Token(Box::new(token_insert::TokenInsert::new(parse(kind, parameters)?)?)),
@@ -136,7 +177,11 @@ fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
         "TokenReplace" => Leaf::Token(Box::new(token_replace::TokenReplace::new(parse(kind, parameters)?)?)),
         "TokenSwap" => Leaf::Token(Box::new(token_swap::TokenSwap::new(parse(kind, parameters)?)?)),
         "UL2" => Leaf::Token(Box::new(ul2::Ul2::new(parse(kind, parameters)?)?)),
+        "WhitespaceNoise" => Leaf::Text(Box::new(whitespace_noise::WhitespaceNoise::new(parse(kind, parameters)?)?)),
         "WholeWordMask" => Leaf::Token(Box::new(whole_word_mask::WholeWordMask::new(parse(kind, parameters)?)?)),
+        "WordDelete" => Leaf::Text(Box::new(word_delete::WordDelete::new(parse(kind, parameters)?)?)),
+        "WordInsert" => Leaf::Text(Box::new(word_insert::WordInsert::new(parse(kind, parameters)?)?)),
+        "WordSwap" => Leaf::Text(Box::new(word_swap::WordSwap::new(parse(kind, parameters)?)?)),
         _ => return Ok(None),
     }))
 }

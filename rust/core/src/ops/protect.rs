@@ -4,15 +4,17 @@ use serde::Deserialize;
 
 use super::draw::room;
 use super::tokens::Column;
+use super::words::WordSet;
 use crate::error::{Error, Result};
 
-/// Tokens that an op leaves alone: by id, by a per-token column, by the tag of a span.
+/// What an op leaves alone: tokens by id, by a per-token column, by the tag of a span; words of text.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Protect {
     pub(crate) ids: Vec<u32>,
     pub(crate) columns: Vec<String>,
     pub(crate) spans: Vec<String>,
+    pub(crate) words: Vec<String>,
 }
 
 impl Protect {
@@ -28,6 +30,7 @@ impl Protect {
             ids: join(&self.ids, &outer.ids),
             columns: join(&self.columns, &outer.columns),
             spans: join(&self.spans, &outer.spans),
+            words: join(&self.words, &outer.words),
         }
     }
 }
@@ -108,6 +111,7 @@ pub(crate) struct Shield {
     pub(crate) columns: Vec<usize>,
     tags: Vec<i32>,
     all_spans: bool,
+    words: WordSet,
 }
 
 impl Shield {
@@ -133,7 +137,28 @@ impl Shield {
             columns: protect.columns.iter().map(find).collect::<Result<_>>()?,
             tags: tags.iter().zip(0..).filter(|(tag, _)| protect.spans.contains(tag)).map(|(_, i)| i).collect(),
             all_spans: policy == SpanPolicy::Forbid,
+            words: WordSet::new(&protect.words),
         })
+    }
+
+    /// [`mask`](Self::mask) of a row of text, which may be protected by its words too.
+    pub(crate) fn text_mask<'m>(
+        &self,
+        text: &[u8],
+        spans: &[Span],
+        tag: &[i32],
+        mask: &'m mut Vec<u8>,
+    ) -> Result<Option<&'m [u8]>> {
+        if self.words.is_empty() {
+            return Ok(self.mask(text.len(), &[], |_| &[], spans, tag, mask));
+        }
+        if self.mask(text.len(), &[], |_| &[], spans, tag, mask).is_none() {
+            room(mask, text.len()).fill(0);
+        }
+        let row = str::from_utf8(text)
+            .map_err(|error| Error::invalid(format!("text must be UTF-8 (byte {})", error.valid_up_to())))?;
+        self.words.mark(row, &mut mask[..text.len()]);
+        Ok(Some(&mask[..text.len()]))
     }
 
     /// 1 for each position that is protected; nothing where none can be. `column` gives a column of the row.

@@ -94,7 +94,15 @@ fn check_texts(case: &Value) {
         text.end_row();
     }
     let ids: Vec<u64> = case["ids"].as_array().unwrap().iter().map(|id| id.as_u64().unwrap()).collect();
-    let out = pipeline.run_texts(&Texts::new(text.view(), &ids).unwrap(), call(case)).unwrap();
+    let none = vec![];
+    let spans = case["spans"].as_array().unwrap_or(&none);
+    let part = |k: usize| spans.iter().map(|span| int(&span[k])).collect::<Vec<_>>();
+    let (row, start, end) = (part(0), part(1), part(2));
+    let number = |span: &Value| pipeline.tags().iter().position(|tag| tag == &span[3]).map_or(-1, |i| i as i32);
+    let tag: Vec<i32> = spans.iter().map(number).collect();
+    let batch = Texts::new(text.view(), &ids).unwrap();
+    let batch = batch.spans(Spans { row: &row, start: &start, end: &end, tag: &tag }).unwrap();
+    let out = pipeline.run_texts(&batch, call(case)).unwrap();
     let rows: Vec<_> =
         Ragged::new(&out.text, &out.offsets).unwrap().iter().map(|row| str::from_utf8(row).unwrap()).collect();
     assert_eq!(Value::from(rows), case["out"]["texts"]);
@@ -119,15 +127,29 @@ macro_rules! vectors {
 }
 
 vectors! {
+    case_noise: check_texts,
+    char_delete: check_texts,
+    char_insert: check_texts,
+    char_substitute: check_texts,
+    char_transpose: check_texts,
     compose: check_tokens,
+    contraction: check_texts,
+    diacritics: check_texts,
+    entity_swap: check_texts,
     fill_in_middle: check_tokens,
+    homoglyph: check_texts,
     keyboard_typo: check_texts,
+    keyboard_typo_jcuken: check_texts,
     local_shuffle: check_tokens,
     masked_lm: check_tokens,
+    misspelling: check_texts,
     ngram_mask: check_tokens,
+    ocr_noise: check_texts,
     prefix_lm: check_tokens,
+    punctuation_insert: check_texts,
     sentence_permute: check_tokens,
     span_corruption: check_tokens,
+    synonym: check_texts,
     text_infilling: check_tokens,
     token_dropout: check_tokens,
     token_insert: check_tokens,
@@ -135,7 +157,11 @@ vectors! {
     token_replace: check_tokens,
     token_swap: check_tokens,
     ul2: check_tokens,
+    whitespace_noise: check_texts,
     whole_word_mask: check_tokens,
+    word_delete: check_texts,
+    word_insert: check_texts,
+    word_swap: check_texts,
 }
 
 #[test]
@@ -236,7 +262,128 @@ fn any_op() -> impl Strategy<Value = String> {
     })
 }
 
+/// A text op of any kind, with everything that may be guarded.
+fn any_text_op() -> impl Strategy<Value = String> {
+    let rate = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
+    let spans = prop_oneof![Just("follow"), Just("drop"), Just("forbid")];
+    (0usize..22, rate, spans, prop_oneof![Just(1.0), 0.0..1.0]).prop_map(|(kind, rate, spans, most)| {
+        let lexicon = r#"[["b", "n", "car", "e\u0301", "\u0301x"], ["a", "", "Z z", "no"], ["not", "v", "yes"]]"#;
+        let words = format!(r#""max_edits": {most}, "negations": ["not", "n't"]"#);
+        let (kind, own) = match kind {
+            0 => ("KeyboardTypo", r#""layout": "qwerty""#.into()),
+            1 => ("KeyboardTypo", r#""layout": "jcuken""#.into()),
+            2 => ("OcrNoise", String::new()),
+            3 => ("Homoglyph", String::new()),
+            4 => ("CharInsert", String::new()),
+            5 => ("CharInsert", r#""alphabet": "x\u0301\u200d\ud83c\udde9""#.into()),
+            6 => ("CharSubstitute", String::new()),
+            7 => ("CharSubstitute", r#""alphabet": "\u1100\u1161\u11a8""#.into()),
+            8 => ("CharDelete", String::new()),
+            9 => ("CharTranspose", String::new()),
+            10 => ("CaseNoise", String::new()),
+            11 => ("WhitespaceNoise", r#""split_rate": 0.3"#.into()),
+            12 => ("Diacritics", r#""mode": "drop""#.into()),
+            13 => ("Diacritics", r#""mode": "add""#.into()),
+            14 => ("Contraction", r#""mode": "both""#.into()),
+            15 => ("PunctuationInsert", format!(r#""marks": ".,\u0301", {words}"#)),
+            16 => ("WordSwap", words),
+            17 => ("WordDelete", words),
+            18 => ("WordInsert", format!(r#""lexicon": {lexicon}, {words}"#)),
+            19 => ("Synonym", format!(r#""lexicon": {lexicon}, {words}"#)),
+            20 => ("Misspelling", format!(r#""table": {lexicon}, {words}"#)),
+            _ => ("EntitySwap", format!(r#""tag": "b", "entities": ["Ada", "\u0301"], {words}"#)),
+        };
+        let own = if own.is_empty() { own } else { format!("{own}, ") };
+        let protect = r#""protect": {"spans": ["a"], "words": ["keep"]}"#;
+        format!(r#"{{"{kind}": {{"rate": {rate}, {own}"spans": "{spans}", {protect}}}}}"#)
+    })
+}
+
+/// Rows of text with the words that ops look for, and with what joins to clusters.
+fn any_text() -> impl Strategy<Value = String> {
+    let word = prop::sample::select(vec![
+        "not", "don't", "do not", "keep", "I am", "they", "a", "an", "b", "bs", "cl", "rn", " ", " ", "  ", "\n", ",",
+    ]);
+    let part = prop_oneof![word.prop_map(String::from), graphemes::tests::odd_text()];
+    prop::collection::vec(part, 0..10).prop_map(|parts| parts.concat())
+}
+
 proptest! {
+    /// Whatever the text: what comes out is UTF-8, the edits say what changed and no more, grapheme clusters stay
+    /// whole, what is protected and negations stay, spans lie in their rows.
+    #[test]
+    fn any_text_op_keeps_the_law(
+        specs in prop::collection::vec(any_text_op(), 1..3),
+        texts in prop::collection::vec(any_text(), 0..4),
+        seed: u64,
+        spans in prop::collection::vec((0usize..4, 0usize..40, 0usize..40, -1i32..2), 0..5),
+    ) {
+        let mut rows = RaggedBuf::default();
+        for text in &texts {
+            rows.values.extend_from_slice(text.as_bytes());
+            rows.end_row();
+        }
+        let ids: Vec<u64> = (0..texts.len() as u64).map(|r| r.wrapping_mul(u64::MAX / 3)).collect();
+        let mut spans: Vec<_> = spans
+            .into_iter()
+            .filter(|&(row, ..)| row < texts.len())
+            .map(|(row, a, b, tag)| {
+                let whole = |at: usize| (0..=at.min(texts[row].len())).rev().find(|&at| texts[row].is_char_boundary(at)).unwrap_or(0);
+                (row as i64, whole(a.min(b)) as i64, whole(a.max(b)) as i64, tag)
+            })
+            .collect();
+        spans.sort_unstable();
+        let part = |pick: fn(&(i64, i64, i64, i32)) -> i64| spans.iter().map(pick).collect::<Vec<_>>();
+        let (row, start, end) = (part(|s| s.0), part(|s| s.1), part(|s| s.2));
+        let spec = format!(r#"{{"Compose": {{"ops": [{}]}}}}"#, specs.join(", "));
+        let pipeline = Pipeline::from_json(&spec).unwrap();
+        let tag: Vec<i32> = spans
+            .iter()
+            .map(|s| pipeline.tags().iter().position(|tag| s.3 >= 0 && *tag == ["a", "b"][s.3 as usize]).map_or(-1, |i| i as i32))
+            .collect();
+        let batch = Texts::new(rows.view(), &ids).unwrap().spans(Spans { row: &row, start: &start, end: &end, tag: &tag }).unwrap();
+        let out = pipeline.run_texts(&batch, Call { seed, return_source: true, ..Call::default() }).unwrap();
+        let edits = out.edits.unwrap();
+        let view = Ragged::new(&out.text, &out.offsets).unwrap();
+        for (r, text) in texts.iter().enumerate() {
+            let after = str::from_utf8(view.row(r)).unwrap();
+            let (mut at, mut moved) = (0, 0);
+            for i in (0..edits.row.len()).filter(|&i| edits.row[i] == r as i64) {
+                let (start, end, length) = (edits.start[i] as usize, edits.end[i] as usize, edits.length[i] as usize);
+                prop_assert!(at <= start && start <= end);
+                prop_assert_eq!(&text[at..start], &after[moved..moved + start - at]);
+                moved += start - at;
+                prop_assert!(graphemes::boundary(text, start) && graphemes::boundary(text, end));
+                prop_assert!(graphemes::boundary(after, moved) && graphemes::boundary(after, moved + length));
+                (at, moved) = (end, moved + length);
+            }
+            prop_assert_eq!(&text[at..], &after[moved..]);
+            if specs.len() == 1 {
+                let guarded = ["Word", "Synonym", "Punctuation", "Misspelling", "Entity"].iter().any(|kind| spec.contains(kind));
+                let words = words::words(text).into_iter();
+                let kept = words.filter(|w| w.of(text) == "keep" || guarded && matches!(w.of(text), "not" | "don't"));
+                let kept: Vec<_> = kept
+                    .map(|w| (w.start, w.end))
+                    .chain(spans.iter().filter(|s| s.0 == r as i64 && s.3 == 0).map(|s| (s.1 as usize, s.2 as usize)))
+                    .collect();
+                for i in (0..edits.row.len()).filter(|&i| edits.row[i] == r as i64) {
+                    let touched = |&(start, end): &(usize, usize)| (edits.start[i] as usize) < end && edits.end[i] as usize > start;
+                    prop_assert!(!kept.iter().any(touched), "{} {}", text, after);
+                }
+            }
+        }
+        if let Some(spans) = out.spans {
+            for i in 0..spans.row.len() {
+                let after = str::from_utf8(view.row(spans.row[i] as usize)).unwrap();
+                prop_assert!(0 <= spans.start[i] && spans.start[i] <= spans.end[i] && spans.end[i] <= after.len() as i64);
+            }
+            let gone: u64 = out.stats.iter().map(|stats| stats.spans_dropped).sum();
+            prop_assert_eq!(row.len() as u64, spans.row.len() as u64 + gone);
+        }
+        let again = pipeline.run_texts(&batch, Call { seed, ..Call::default() }).unwrap();
+        prop_assert_eq!(&out.text, &again.text);
+    }
+
     /// Whatever is composed: shapes fit, the alignment law holds, spans lie in their rows, columns follow the source.
     #[test]
     fn any_composition_keeps_the_law(

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::compose::{Keys, Leaves, Lineage, Node, Pipeline, Work};
 use super::draw::Draw;
+use super::graphemes::{self, boundary, joint};
 use super::protect::{Shield, Span, SpanPolicy, Spans};
 use super::tokens::{GRAIN, LineageOut, SpansOut, append_offsets, check_rows};
 use super::{Call, Stats};
@@ -19,6 +20,16 @@ pub(super) trait TextOp: Debug + Send + Sync {
     /// Plans one row; the plan comes empty. The text in and out is UTF-8. Edits are ascending and apart, and what lies
     /// between them is the source's.
     fn plan(&self, row: TextRow<'_>, draw: &mut Draw, plan: &mut TextPlan) -> Result<()>;
+
+    /// Whether words change places, so that no span can follow them.
+    fn moves(&self) -> bool {
+        false
+    }
+
+    /// The tag of the spans that the op replaces, if it replaces spans.
+    fn tag(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// What an op sees of a row.
@@ -27,6 +38,51 @@ pub(super) struct TextRow<'a> {
     pub(super) text: &'a [u8],
     /// 1 for each byte that the op must leave as it is.
     pub(super) protected: Option<&'a [u8]>,
+    /// The spans that bear the op's [tag](TextOp::tag), by start.
+    pub(super) spans: &'a [Span],
+}
+
+impl<'a> TextRow<'a> {
+    /// The row as a string.
+    pub(super) fn text(&self) -> Result<&'a str> {
+        str::from_utf8(self.text)
+            .map_err(|error| Error::invalid(format!("text must be UTF-8 (byte {})", error.valid_up_to())))
+    }
+
+    /// Whether nothing in `start..end` is protected.
+    pub(super) fn free(&self, start: usize, end: usize) -> bool {
+        self.protected.is_none_or(|mask| mask[start..end].iter().all(|&m| m == 0))
+    }
+
+    /// Whether something may be inserted at a byte: not between two that are protected.
+    pub(super) fn open(&self, at: usize) -> bool {
+        self.protected.is_none_or(|mask| at == 0 || at == mask.len() || mask[at - 1] == 0 || mask[at] == 0)
+    }
+
+    /// The letter that starts at a byte, if a grapheme cluster starts with it that may be edited.
+    pub(super) fn letter(&self, text: &str, at: usize) -> Option<Letter> {
+        let char = graphemes::char_at(text, at).filter(|c| c.is_alphabetic())?;
+        if !boundary(text, at) {
+            return None;
+        }
+        let end = graphemes::cluster_end(text, at);
+        self.free(at, end).then_some(Letter { char, start: at, end })
+    }
+}
+
+/// A letter with the marks that it carries.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Letter {
+    pub(super) char: char,
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Letter {
+    /// Whether it carries no mark.
+    pub(super) fn bare(self) -> bool {
+        self.end - self.start == self.char.len_utf8()
+    }
 }
 
 /// The decision about one row.
@@ -34,6 +90,50 @@ pub(super) struct TextRow<'a> {
 pub(super) struct TextPlan {
     pub(super) text: Vec<u8>,
     pub(super) edits: Vec<Edit>,
+    /// Edits that were drawn, and held back by a limit.
+    pub(super) held: u64,
+}
+
+impl TextPlan {
+    pub(super) fn clear(&mut self) {
+        self.text.clear();
+        self.edits.clear();
+        self.held = 0;
+    }
+
+    /// Puts `with` in the place of `start..end`, and returns true; or does nothing where that would cut a grapheme
+    /// cluster or join two. Edits come in ascending order.
+    pub(super) fn replace(&mut self, text: &str, start: usize, end: usize, with: &str) -> bool {
+        let (bytes, from) = (text.as_bytes(), self.text.len());
+        if !boundary(text, start) || !boundary(text, end) {
+            return false;
+        }
+        self.text.extend_from_slice(&bytes[self.done()..start]);
+        let clean = joint(&self.text, with.as_bytes());
+        self.text.extend_from_slice(with.as_bytes());
+        if !clean || !joint(&self.text, &bytes[end..]) {
+            self.text.truncate(from);
+            return false;
+        }
+        match self.edits.last_mut() {
+            Some(last) if last.end == start && (start == end || last.start == last.end) => {
+                last.end = end;
+                last.length += with.len();
+            }
+            _ => self.edits.push(Edit { start, end, length: with.len() }),
+        }
+        true
+    }
+
+    /// How much of the source the plan has dealt with.
+    pub(super) fn done(&self) -> usize {
+        self.edits.last().map_or(0, |edit| edit.end)
+    }
+
+    /// Copies what comes after the last edit.
+    pub(super) fn finish(&mut self, text: &str) {
+        self.text.extend_from_slice(&text.as_bytes()[self.done()..]);
+    }
 }
 
 /// `length` bytes stand where `start..end` stood.
@@ -118,7 +218,11 @@ impl Pipeline {
         };
         let shields: Vec<Shield> = nodes
             .iter()
-            .map(|node| Shield::new(&node.path, &node.protect, node.spans, self.tags(), &[]))
+            .map(|node| {
+                let policy =
+                    if node.op.moves() && node.spans == SpanPolicy::Follow { SpanPolicy::Forbid } else { node.spans };
+                Shield::new(&node.path, &node.protect, policy, self.tags(), &[])
+            })
             .collect::<Result<_>>()?;
         let shape = Shape { pipeline: self, nodes, batch, call, keys: self.keys(&call), shields };
         let chunks = par::map_rows(batch.text.offsets(), 4 * GRAIN, |rows| shape.run(rows));
@@ -231,14 +335,22 @@ impl Work for Worker<'_> {
         let stats = &mut out.stats[leaf];
         let text = if state.fresh { shape.batch.text.row(*row) } else { &state.text };
         let tag = shape.batch.spans.map_or(&[][..], |spans| spans.tag);
-        let protected = shape.shields[leaf].mask(text.len(), &[], |_| &[], &state.spans, tag, mask);
+        let protected = shape.shields[leaf].text_mask(text, &state.spans, tag, mask)?;
         draw.stream = Stream::new(key, shape.keys.epoch(), id);
-        plan.text.clear();
-        plan.edits.clear();
-        node.op.plan(TextRow { text, protected }, draw, plan)?;
+        plan.clear();
+        let tagged: Vec<Span> = match node.op.tag() {
+            None => Vec::new(),
+            Some(name) => {
+                let bears =
+                    |span: &&Span| usize::try_from(tag[span.origin]).is_ok_and(|t| shape.pipeline.tags()[t] == name);
+                state.spans.iter().filter(bears).copied().collect()
+            }
+        };
+        node.op.plan(TextRow { text, protected, spans: &tagged }, draw, plan)?;
         stats.rows += 1;
         stats.seen += text.len() as u64;
         stats.edited += plan.edits.len() as u64;
+        stats.held += plan.held;
         for edit in &plan.edits {
             let before = edit.end - edit.start;
             stats.deleted += before.saturating_sub(edit.length) as u64;
