@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+
 import numpy as np
 from hypothesis import strategies as st
 
@@ -46,6 +49,54 @@ def token_batches(draw: st.DrawFn, limit: int = 2**31, dressed: bool = True) -> 
         rows={"score": np.arange(len(lists), dtype=np.float32), "word": np.array([f"w{i}" for i in range(len(lists))])},
         spans=spans,
     )
+
+
+class Spelled:
+    """A `tokenizer.json` as an object that `variegate.Tokenizer` takes."""
+
+    def __init__(self, content: object) -> None:
+        self.content = content
+
+    def to_str(self) -> str:
+        return json.dumps(self.content)
+
+
+@functools.cache
+def unigram() -> vg.Tokenizer:
+    """A small Unigram tokenizer."""
+    marks = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    pieces = [
+        "<unk>",
+        *"▁abcdefghijklmnopqrstuvwxyz",
+        "▁a",
+        "ab",
+        "▁the",
+        "th",
+        "he",
+        "in",
+        "ing",
+        "é",
+        "語",
+        "e\u0301",
+    ]
+    return vg.Tokenizer(
+        Spelled(
+            {
+                "version": "1.0",
+                "added_tokens": [],
+                "pre_tokenizer": marks,
+                "decoder": marks,
+                "model": {"type": "Unigram", "unk_id": 0, "vocab": [[p, -3 - i / 9] for i, p in enumerate(pieces)]},
+            }
+        )
+    )
+
+
+def with_tokenizer(batch: vg.TokenBatch, tokenizer: vg.Tokenizer) -> vg.TokenBatch:
+    """The batch with its ids folded into the vocabulary of a tokenizer, which is with it."""
+    tokens = batch.tokens % np.uint32(tokenizer.vocab_size)
+    columns = {"columns": batch.columns, "rows": batch.rows, "spans": batch.spans}
+    return vg.TokenBatch(tokens, batch.offsets, ids=batch.ids, tokenizer=tokenizer, **columns)
 
 
 @st.composite

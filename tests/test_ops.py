@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import variegate as vg
-from strategies import text_batches, token_batches
+from strategies import Spelled, text_batches, token_batches, unigram, with_tokenizer
 from variegate import ops
 from variegate.errors import InvalidInput
 
@@ -33,6 +33,12 @@ LEXICON = ops.Lexicon([("good", "a", "fine", "e\u0301"), ("car", "n", "bus"), ("
 SOME = ops.TokenDropout(rate=0.4)
 
 EXAMPLES: dict[str, list[ops.Op]] = {
+    "BpeDropout": [
+        ops.BpeDropout(rate=0.3),
+        ops.BpeDropout(rate=0.8, protect=PROTECT),
+        ops.BpeDropout(rate=1.0, spans="drop", name="bpe"),
+        ops.BpeDropout(rate=0.5, spans="forbid"),
+    ],
     "CaseNoise": [ops.CaseNoise(rate=0.5), ops.CaseNoise(rate=1.0, spans="drop", protect=TEXT_PROTECT)],
     "CharDelete": [ops.CharDelete(rate=0.5), ops.CharDelete(rate=1.0, spans="drop", protect=TEXT_PROTECT)],
     "CharInsert": [
@@ -48,6 +54,8 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         vg.Compose([SOME, ops.MaskedLM(mlm_probability=0.5, **MLM), ops.TokenSwap(rate=0.5)], protect=PROTECT),
         vg.Compose([ops.MaskedLM(mlm_probability=0.5, **MLM), SOME, SOME, ops.SpanCorruption(**T5), SOME]),
         vg.Compose([ops.KeyboardTypo(rate=0.5), ops.KeyboardTypo(rate=0.5, layout="dvorak")]),
+        vg.Compose([SOME, ops.KeyboardTypo(rate=0.5), ops.BpeDropout(rate=0.5), ops.TokenSwap(rate=0.5)]),
+        vg.Compose([ops.KeyboardTypo(rate=0.9), vg.Repeat(ops.BpeDropout(rate=0.5), n=2)], protect=PROTECT),
     ],
     "Contraction": [
         ops.Contraction(rate=0.5),
@@ -195,6 +203,12 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.UL2(r_id=101, inserted="inherit", spans="drop", **T5),
         ops.UL2(num_sentinels=2, sentinel_step=1, spans="forbid", **T5),
     ],
+    "UnigramSample": [
+        ops.UnigramSample(alpha=0.3),
+        ops.UnigramSample(alpha=0.0, rate=0.5, protect=PROTECT),
+        ops.UnigramSample(alpha=1.0, spans="drop"),
+        ops.UnigramSample(alpha=0.1, spans="forbid"),
+    ],
     "WhitespaceNoise": [
         ops.WhitespaceNoise(rate=0.5, split_rate=0.2),
         ops.WhitespaceNoise(rate=1.0, split_rate=1.0, spans="drop", protect=TEXT_PROTECT),
@@ -219,6 +233,7 @@ EXAMPLES: dict[str, list[ops.Op]] = {
     ],
 }
 IDLE: dict[str, ops.Op] = {
+    "BpeDropout": ops.BpeDropout(rate=0.0),
     "Compose": vg.Compose([ops.TokenDropout(rate=0.0), ops.TokenSwap(rate=0.0)]),
     "FillInMiddle": ops.FillInMiddle(fim_rate=0.0, **FIM),
     "CaseNoise": ops.CaseNoise(rate=0.0),
@@ -257,6 +272,7 @@ IDLE: dict[str, ops.Op] = {
     "WordDelete": ops.WordDelete(rate=0.0),
     "WordInsert": ops.WordInsert(rate=0.0),
     "WordSwap": ops.WordSwap(rate=0.0),
+    "UnigramSample": ops.UnigramSample(alpha=0.1, rate=0.0),
 }
 KINDS = sorted(
     name
@@ -272,7 +288,16 @@ few = settings(max_examples=25)
 
 
 def batch_for(op: ops.Op, data: st.DataObject) -> Any:
-    return data.draw(text_batches() if op.domain == "text" else token_batches())
+    return data.draw(text_batches()) if op.domain == "text" else fitted(op, data.draw(token_batches()))
+
+
+def fitted(op: ops.Op, batch: vg.TokenBatch) -> vg.TokenBatch:
+    """The batch with the tokenizer that the op needs, if it needs one."""
+    spec = op.to_json()
+    if "UnigramSample" in spec:
+        return with_tokenizer(batch, unigram())
+    texts = any(type(param.values[0]).__name__ in spec for param in TEXT)
+    return with_tokenizer(batch, vg.Tokenizer.default()) if texts or "BpeDropout" in spec else batch
 
 
 def same(a: Any, b: Any) -> bool:
@@ -346,7 +371,7 @@ def test_threads_change_nothing(op, threads):
         columns = {"special": np.arange(n) % 7 == 0, "weight": np.arange(n, dtype=np.float32)}
         columns |= {"word_ids": np.arange(n, dtype=np.int32) // 2, "loss_mask": np.arange(n) % 9 == 0}
         tokens = rng.integers(0, 100, n, np.uint32)
-        batch = vg.TokenBatch.from_arrays(tokens, offsets, ids=ids, columns=columns, spans=spans)
+        batch = fitted(op, vg.TokenBatch.from_arrays(tokens, offsets, ids=ids, columns=columns, spans=spans))
     results = []
     for count in (1, 2, 3):
         threads(count)
@@ -431,6 +456,7 @@ def test_spans_follow_their_tokens(op, data, seed):
     batch = vg.TokenBatch.from_arrays(
         batch.tokens, batch.offsets, ids=batch.ids, columns=batch.columns, rows=batch.rows, spans=named
     )
+    batch = fitted(op, batch)
     out = op(batch, seed=seed, return_source=True)
     for row, start, end, tag in batch.spans.to_list():
         if start == end:
@@ -473,7 +499,8 @@ def test_golden_vectors(case):
     columns = {
         name: np.array(list(itertools.chain(*case[name])), dtype) for name, dtype in dtypes.items() if name in case
     }
-    batch = vg.TokenBatch.from_lists(case["tokens"], ids=ids, columns=columns)
+    tokenizer = vg.Tokenizer(Spelled(case["tokenizer"])) if "tokenizer" in case else None
+    batch = vg.TokenBatch.from_lists(case["tokens"], ids=ids, columns=columns, tokenizer=tokenizer)
     out = op(batch, return_source=True, **call)
     made: dict[str, Any] = {}
     strands = {"out": out} if out.targets is None else {"out": out, "targets": out.targets}
@@ -1074,7 +1101,7 @@ def test_a_row_of_a_million_tokens_and_all_protected(op):
     columns = {"word_ids": np.arange(1 + LONG, dtype=np.int32) // 3, "special": np.zeros(1 + LONG, bool)}
     columns |= {"loss_mask": columns["special"]}
     tokens = rng.integers(10, 90, 1 + LONG, np.uint32)
-    batch = vg.TokenBatch.from_arrays(tokens, offsets, ids=[1, 2, 3], columns=columns)
+    batch = fitted(op, vg.TokenBatch.from_arrays(tokens, offsets, ids=[1, 2, 3], columns=columns))
     out = op(batch, seed=1, return_source=True)
     assert len(out) >= 3
     closed = batch.replace(columns=batch.columns | {"shut": np.ones(1 + LONG, bool)})
@@ -1233,17 +1260,12 @@ BAD: list[tuple[Any, str]] = [
         "TokenDropout: protect must be a Protect, or an object with ids, columns, spans or words (it is [1, 2])",
     ),
     (
-        lambda: ops.KeyboardTypo(rate=0.1, protect=ops.Protect(ids=(1,))),
-        "KeyboardTypo: protect.ids and protect.columns name tokens, and this op works on text: protect spans",
+        lambda: ops.KeyboardTypo(rate=0.1, protect=ops.Protect(ids=(1,)))(vg.TextBatch.from_texts([]), seed=1),
+        "KeyboardTypo#0: protect.ids and protect.columns name tokens, and this is a batch of text: protect spans",
     ),
     (lambda: vg.Compose([]), "Compose: ops must hold at least one op"),
     (lambda: vg.Compose(SOME), "Compose: ops must be a sequence of ops (it is TokenDropout(rate=0.4))"),
     (lambda: vg.Compose([3]), "Compose: ops[0] must be an op (it is 3)"),
-    (
-        lambda: vg.Compose([SOME, ops.KeyboardTypo(rate=0.1)]),
-        "KeyboardTypo#0 works on text and TokenDropout#0 on tokens: "
-        "compose the text ops, encode, then compose the token ops",
-    ),
     (
         lambda: vg.Compose([ops.TokenDropout(rate=0.1, name="x"), ops.TokenSwap(rate=0.1, name="x")]),
         "TokenSwap: two ops have the name 'x'",
@@ -1281,7 +1303,8 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.KeyboardTypo(rate=0.1)(rows_of(1, 1), seed=1),
-        "KeyboardTypo#0 works on text, and this is a batch of tokens: decode it with its tokenizer first",
+        "KeyboardTypo#0 works on text, and this batch of tokens has no tokenizer: "
+        "give it one, batch.replace(tokenizer=...)",
     ),
     (
         lambda: ops.TokenDropout(rate=0.1, protect=ops.Protect(columns=("x",)))(rows_of(1, 1), seed=1),

@@ -144,6 +144,7 @@ class HfTokenizer:
     def token_bytes(self) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
     def token_to_id(self, token: str) -> int | None: ...
     def whole_characters(self) -> NDArray[np.uint8]: ...
+    def word_ids(self, tokens: NDArray[np.uint32], offsets: NDArray[np.int64]) -> NDArray[np.int32]: ...
 
 @final
 class Packed:
@@ -186,6 +187,7 @@ class Pipeline:
         ids: NDArray[np.uint64],
         columns: Sequence[tuple[str, NDArray[np.uint8], bytes]],
         spans: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int32]] | None,
+        tokenizer: HfTokenizer | None,
         seed: int,
         epoch: int,
         variant: int,

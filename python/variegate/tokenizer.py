@@ -255,6 +255,36 @@ class Tokenizer:
         data, offsets = self._hf.decode(tokens.tokens, tokens.offsets, skip_special_tokens)
         return TextBatch._trusted(data, offsets, tokens.ids, tokens.rows, None)
 
+    def word_ids(self, tokens: TokenBatch) -> NDArray[np.int32]:
+        """Which word of its row each token belongs to: int32[n], from 0, and -1 for special tokens.
+
+        Words are what the tokenizer's pre-tokenizer makes of the text between special tokens, as in Hugging Face's
+        ``Encoding.word_ids``; where it has none (Llama 2) they are the runs without white space, each with the space
+        before it. A token that lies in several words belongs to the first of them. The unknown token is text.
+
+        Args:
+            tokens: Rows of this tokenizer's ids.
+
+        Raises:
+            InvalidInput: An id that the vocabulary does not have, with its row and position.
+
+        Example:
+            >>> tokenizer = Tokenizer.default()
+            >>> tokenizer.word_ids(tokenizer.encode(["Unbelievably good!<|endoftext|>"])).tolist()
+            [0, 0, 0, 0, 0, 0, 1, 2, -1]
+        """
+        return self._hf.word_ids(tokens.tokens, tokens.offsets)
+
+    def with_word_ids(self, tokens: TokenBatch) -> TokenBatch:
+        """The batch with `word_ids` as its column ``word_ids``, which ops on whole words read.
+
+        Example:
+            >>> tokenizer = Tokenizer.default()
+            >>> tokenizer.with_word_ids(tokenizer.encode(["a b"])).columns["word_ids"].tolist()
+            [0, 1]
+        """
+        return tokens.replace(columns=tokens.columns | {"word_ids": self.word_ids(tokens)})
+
     @property
     def vocab_size(self) -> int:
         """One more than the largest id: the length of an array indexed by token."""

@@ -36,11 +36,13 @@ from variegate.ops.objectives import (
     TextInfilling,
     WholeWordMask,
 )
+from variegate.ops.subword import BpeDropout, UnigramSample
 from variegate.ops.words import EntitySwap, Misspelling, Synonym, WordDelete, WordInsert, WordSwap
 
 __all__ = [
     "NEGATIONS",
     "UL2",
+    "BpeDropout",
     "CaseNoise",
     "CharDelete",
     "CharInsert",
@@ -76,6 +78,7 @@ __all__ = [
     "TokenMask",
     "TokenReplace",
     "TokenSwap",
+    "UnigramSample",
     "WhitespaceNoise",
     "WholeWordMask",
     "WordDelete",

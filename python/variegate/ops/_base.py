@@ -9,7 +9,7 @@ import math
 import numbers
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from variegate import _core
 from variegate.batch import Edits, Spans, TextBatch, TokenBatch, _padding
 from variegate.errors import InvalidInput
 from variegate.ops.lexicon import Lexicon
+
+if TYPE_CHECKING:
+    from variegate.tokenizer import Tokenizer
 
 __all__ = ["Op", "Protect", "from_json", "from_spec"]
 
@@ -80,24 +83,62 @@ class Op:
             object.__setattr__(self, field.name, value)
         object.__setattr__(self, "_pipeline", _core.Pipeline(json.dumps(self._spec(_compiled), allow_nan=False)))
 
+    @overload
     def __call__(
-        self, batch: Batch, *, seed: int, epoch: int = 0, variant: int = 0, return_source: bool = False
-    ) -> Batch:
+        self,
+        batch: Batch,
+        *,
+        seed: int,
+        epoch: int = 0,
+        variant: int = 0,
+        return_source: bool = False,
+        tokenizer: None = None,
+    ) -> Batch: ...
+
+    @overload
+    def __call__(
+        self,
+        batch: TokenBatch | TextBatch,
+        *,
+        seed: int,
+        epoch: int = 0,
+        variant: int = 0,
+        return_source: bool = False,
+        tokenizer: Tokenizer,
+    ) -> TokenBatch: ...
+
+    def __call__(
+        self,
+        batch: TokenBatch | TextBatch,
+        *,
+        seed: int,
+        epoch: int = 0,
+        variant: int = 0,
+        return_source: bool = False,
+        tokenizer: Tokenizer | None = None,
+    ) -> TokenBatch | TextBatch:
         """Runs over a batch, in one call into the core, without the GIL.
 
+        An op on text that gets a `TokenBatch` edits the decoded text and encodes again what it touched.
+
         Args:
-            batch: A `TokenBatch` for ops on tokens, a `TextBatch` for ops on text; it is not changed.
+            batch: A `TokenBatch`, or a `TextBatch` for ops on text alone; it is not changed.
             seed: The job's seed, below 2^64.
             epoch: The pass over the data, below 2^32.
             variant: Which of several variants of the same rows, below 2^64.
             return_source: Whether to set ``source`` and ``edited`` (on text: ``edits``), relative to `batch`.
+            tokenizer: Encodes a `TextBatch` before the op runs, so that what comes out is tokens, and takes the place
+                of the one that a `TokenBatch` has.
 
         Returns:
             A batch of the same kind, which shares the arrays that did not change; ``stats`` says what each op did.
 
         Raises:
-            InvalidInput: A batch of the other kind, a number out of its bounds, a protected column that is missing.
+            InvalidInput: A text for an op on tokens, a number out of its bounds, a protected column that is missing, no
+                tokenizer for an op that needs one.
         """
+        if tokenizer is not None:
+            batch = tokenizer.encode(batch) if isinstance(batch, TextBatch) else batch.replace(tokenizer=tokenizer)
         call = (_whole("seed", seed, 64), _whole("epoch", epoch, 32), _whole("variant", variant, 64), return_source)
         if isinstance(batch, TokenBatch):
             return _run_tokens(self._pipeline, batch, call)
@@ -107,7 +148,7 @@ class Op:
 
     @property
     def domain(self) -> str:
-        """``token`` or ``text``: which kind of batch the op takes."""
+        """``token`` or ``text``: what the op works on; an op on text takes tokens too, given their tokenizer."""
         return self._pipeline.domain
 
     @property
@@ -218,7 +259,9 @@ def _run_tokens(pipeline: _core.Pipeline, batch: TokenBatch, call: tuple[int, in
     if batch.targets is not None and pipeline.targets:
         raise InvalidInput("an op makes targets, and the batch has some: pass batch.replace(targets=None)")
     ids, spans = batch.ids, batch.spans
-    out = pipeline.run_tokens(batch.tokens, batch.offsets, ids, columns, _span_arrays(pipeline, spans), *call)
+    tokenizer = None if batch.tokenizer is None else batch.tokenizer._hf
+    arrays = _span_arrays(pipeline, spans)
+    out = pipeline.run_tokens(batch.tokens, batch.offsets, ids, columns, arrays, tokenizer, *call)
     ids, rows, parents = _lineage(out, ids, batch.rows)
     targets = batch.targets
     if "targets" in out:

@@ -240,8 +240,8 @@ class KeyboardTypo(Op):
 
     Each letter of the layout (either case) is hit with probability `rate` and becomes one of the letters whose keys
     touch its own, all equally likely; its case stays. Spaces, digits, punctuation and letters that the layout lacks
-    stay, and so does a letter that carries a combining mark: no grapheme cluster is cut. Takes a `TextBatch`; with
-    ``return_source=True`` its ``edits`` say which bytes changed.
+    stay, and so does a letter that carries a combining mark: no grapheme cluster is cut. With ``return_source=True``
+    the ``edits`` of a `TextBatch` say which bytes changed.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -249,7 +249,8 @@ class KeyboardTypo(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or a layout that is not there; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1], or a layout that is not there; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg

@@ -23,10 +23,10 @@ class Compose(Op):
     ``Compose([a, Compose([b, c])])`` what ``Compose([a, b, c])`` gives.
 
     Attributes:
-        ops: The ops (or their specs), all on tokens or all on text.
+        ops: The ops (or their specs). Ops on text among ops on tokens edit the text that the tokens decode to.
 
     Raises:
-        InvalidInput: No op; ops on tokens and on text together; two ops of one name.
+        InvalidInput: No op; two ops of one name.
 
     Example:
         >>> import variegate as vg

@@ -3,6 +3,7 @@
 pub mod collate;
 pub mod dedup;
 pub mod error;
+mod fixed;
 pub mod identity;
 pub mod jsonl;
 pub mod metrics;
@@ -13,9 +14,12 @@ pub mod ragged;
 pub mod rng;
 mod room;
 pub mod simd;
+mod subword;
 pub mod template;
 pub mod text;
 pub mod tokenize;
+mod word_map;
+mod words;
 
 pub use error::{Error, Result};
 pub use ragged::{Ragged, RaggedBuf};

@@ -121,6 +121,12 @@ impl Stream {
         Words { stream: *self, block: lane << 28, ready: [0; 4], left: 0 }
     }
 
+    /// A stream of its own for a part of the row: the same epoch and id under `mix64(key, part)`.
+    pub(crate) fn branch(&self, part: u64) -> Stream {
+        let key = mix64(&[u64::from(self.key[1]) << 32 | u64::from(self.key[0]), part]);
+        Stream { key: [key as u32, (key >> 32) as u32], ..*self }
+    }
+
     /// [`words`](Self::words) of lane 0 where its first block is known, from [`first_blocks`].
     #[inline]
     pub fn words_after(&self, first: [u32; 4]) -> Words {

@@ -5,6 +5,9 @@
 
 mod pieces;
 
+use std::sync::OnceLock;
+
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::models::ModelWrapper;
@@ -15,6 +18,8 @@ use tokenizers::{AddedToken, Decoder, NormalizerWrapper, PostProcessorWrapper, P
 use crate::error::{Error, Result};
 use crate::par;
 use crate::ragged::{Ragged, RaggedBuf};
+use crate::subword::{Bpe, Model, Subword};
+use crate::word_map::{Apart, Splitting, WordMap};
 use pieces::Pieces;
 
 /// Bytes of text, or tokens, that one task of a thread takes.
@@ -43,6 +48,54 @@ pub struct Tokenizer {
     joins_bytes: bool,
     /// The post-processor takes white space off the offsets.
     trims_offsets: bool,
+    spec: OnceLock<Spec>,
+    apart: OnceLock<Vec<Apart>>,
+    word_map: OnceLock<WordMap>,
+    subword: OnceLock<std::result::Result<Subword, String>>,
+    added: OnceLock<Added>,
+}
+
+/// The added tokens as they stand in a text.
+struct Added {
+    contents: Vec<Vec<u8>>,
+    /// The bytes that one of them starts with.
+    first: [bool; 256],
+    /// None of them takes in what is beside it, or minds it.
+    plain: bool,
+}
+
+/// What a `tokenizer.json` says about the way from a text to the words that the model sees.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Spec {
+    pre_tokenizer: serde_json::Value,
+    normalizer: serde_json::Value,
+    pub(crate) model: ModelSpec,
+}
+
+/// What it says about the model, but for vocabulary and merges.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ModelSpec {
+    #[serde(rename = "type")]
+    pub(crate) kind: String,
+    unk_token: Option<String>,
+    unk_id: Option<u32>,
+    pub(crate) continuing_subword_prefix: Option<String>,
+    pub(crate) end_of_word_suffix: Option<String>,
+    pub(crate) byte_fallback: bool,
+    pub(crate) ignore_merges: bool,
+}
+
+impl Spec {
+    pub(crate) fn splitting(&self) -> Splitting {
+        Splitting::of(&self.pre_tokenizer)
+    }
+
+    /// Whether text reaches the pre-tokenizer as it is.
+    pub(crate) fn keeps_text(&self) -> bool {
+        self.normalizer.is_null()
+    }
 }
 
 /// Tokens, and where each lies in its text.
@@ -54,6 +107,12 @@ pub struct Encoded {
     pub starts: Vec<i64>,
     /// One past the last byte of each token, counted in its row.
     pub ends: Vec<i64>,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("vocab_size", &self.vocab_size()).finish_non_exhaustive()
+    }
 }
 
 impl Tokenizer {
@@ -94,6 +153,11 @@ impl Tokenizer {
             bytes: RaggedBuf::default(),
             known: Vec::new(),
             pieces: Pieces::default(),
+            spec: OnceLock::new(),
+            apart: OnceLock::new(),
+            word_map: OnceLock::new(),
+            subword: OnceLock::new(),
+            added: OnceLock::new(),
         };
         tokenizer.fill_token_bytes()?;
         Ok(tokenizer)
@@ -285,26 +349,18 @@ impl Tokenizer {
             let mut out = RaggedBuf::default();
             for r in range {
                 let row = tokens.row(r);
-                let unknown = |i: usize| {
-                    Error::invalid(format!(
-                        "row {r}: token {} at position {i} is not in the vocabulary (size {})",
-                        row[i],
-                        self.vocab_size()
-                    ))
-                };
                 if self.joins_bytes {
                     let start = out.values.len();
-                    self.pieces.join(row, self.bytes.view(), skipped, &mut out.values).map_err(unknown)?;
+                    if self.pieces.join(row, self.bytes.view(), skipped, &mut out.values).is_err() {
+                        self.check_row(tokens, r)?;
+                    }
                     if std::str::from_utf8(&out.values[start..]).is_err() {
                         let mended = String::from_utf8_lossy(&out.values[start..]).into_owned();
                         out.values.truncate(start);
                         out.values.extend_from_slice(mended.as_bytes());
                     }
                 } else {
-                    let absent = |&id: &u32| !self.known.get(id as usize).is_some_and(|&known| known);
-                    if let Some(i) = row.iter().position(absent) {
-                        return Err(unknown(i));
-                    }
+                    self.check_row(tokens, r)?;
                     let decoded = self.hf.decode(row, skip_special_tokens);
                     let decoded = decoded.map_err(|e| Error::invalid(format!("row {r}: cannot decode: {e}")))?;
                     out.values.extend_from_slice(decoded.as_bytes());
@@ -315,7 +371,117 @@ impl Tokenizer {
         }))
     }
 
-    fn encode_row(&self, texts: Ragged<'_, u8>, r: usize, special_tokens: bool, out: &mut Encoded) -> Result<()> {
+    /// Refuses a row with a token that the vocabulary does not have.
+    pub(crate) fn check_row(&self, tokens: Ragged<'_, u32>, r: usize) -> Result<()> {
+        self.check(tokens.row(r)).map_err(|error| Error::invalid(format!("row {r}: {}", error.message())))
+    }
+
+    /// Refuses tokens that the vocabulary does not have.
+    pub(crate) fn check(&self, row: &[u32]) -> Result<()> {
+        match row.iter().position(|&id| !self.known.get(id as usize).is_some_and(|&known| known)) {
+            None => Ok(()),
+            Some(i) => Err(Error::invalid(format!(
+                "token {} at position {i} is not in the vocabulary (size {})",
+                row[i],
+                self.vocab_size()
+            ))),
+        }
+    }
+
+    pub(crate) fn hf(&self) -> &tokenizers::Tokenizer {
+        &self.hf
+    }
+
+    /// Whether decoding is joining the bytes of the tokens.
+    pub(crate) fn joins_bytes(&self) -> bool {
+        self.joins_bytes
+    }
+
+    pub(crate) fn spec(&self) -> &Spec {
+        self.spec.get_or_init(|| serde_json::from_str(&self.json).unwrap_or_default())
+    }
+
+    /// The token that stands for text that the model does not know.
+    pub(crate) fn unknown(&self) -> Option<u32> {
+        let model = &self.spec().model;
+        model.unk_id.or_else(|| self.token_to_id(model.unk_token.as_deref()?))
+    }
+
+    /// For each token, whether it stands apart from the text.
+    pub(crate) fn apart(&self) -> &[Apart] {
+        self.apart.get_or_init(|| {
+            let mut apart = vec![Apart::No; self.vocab_size()];
+            for (id, token) in self.hf.get_added_tokens_decoder() {
+                let unknown = self.unknown() == Some(id);
+                if let Some(apart) = apart.get_mut(id as usize).filter(|_| !unknown) {
+                    *apart = if token.special { Apart::Special } else { Apart::Added };
+                }
+            }
+            apart
+        })
+    }
+
+    pub(crate) fn word_map(&self) -> &WordMap {
+        self.word_map.get_or_init(|| WordMap::of(self))
+    }
+
+    /// The bytes of a token that stands first in a text.
+    pub(crate) fn alone(&self, token: u32) -> Vec<u8> {
+        let bytes = self.bytes.view().row(token as usize);
+        if self.joins_bytes || std::str::from_utf8(bytes).is_err() {
+            return bytes.to_vec();
+        }
+        self.hf.decode(&[token], false).map_or_else(|_| bytes.to_vec(), String::into_bytes)
+    }
+
+    /// The model, if the encoding of a text without added tokens is that of its words one by one and this crate can
+    /// do both: byte-level BPE without a normalizer.
+    pub(crate) fn word_by_word(&self) -> Option<(&Subword, &Bpe)> {
+        let plain = self.spec().keeps_text() && self.joins_bytes;
+        let words = matches!(self.spec().splitting(), Splitting::ByteLevel { prefix: false, .. });
+        match self.subword() {
+            Ok(subword) if plain && words && self.added().plain => match &subword.model {
+                Model::Bpe(bpe) => Some((subword, bpe)),
+                Model::Unigram(_) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the text holds the text of an added token.
+    pub(crate) fn spells_added(&self, text: &[u8]) -> bool {
+        let added = self.added();
+        let may = |at: &usize| added.first[usize::from(text[*at])];
+        let mut starts = (0..text.len()).filter(may);
+        starts.any(|at| added.contents.iter().any(|content| text[at..].starts_with(content)))
+    }
+
+    fn added(&self) -> &Added {
+        self.added.get_or_init(|| {
+            let tokens = self.hf.get_added_tokens_decoder();
+            let plain = tokens.values().all(|token| !(token.lstrip || token.rstrip || token.single_word));
+            let contents: Vec<Vec<u8>> = tokens.into_values().map(|token| token.content.into_bytes()).collect();
+            let mut first = [false; 256];
+            contents.iter().filter_map(|content| content.first()).for_each(|&byte| first[usize::from(byte)] = true);
+            Added { contents, first, plain }
+        })
+    }
+
+    /// The model as this crate runs it itself.
+    ///
+    /// # Errors
+    /// What about the tokenizer is in the way.
+    pub(crate) fn subword(&self) -> std::result::Result<&Subword, &str> {
+        self.subword.get_or_init(|| Subword::new(self)).as_ref().map_err(String::as_str)
+    }
+
+    pub(crate) fn encode_row(
+        &self,
+        texts: Ragged<'_, u8>,
+        r: usize,
+        special_tokens: bool,
+        out: &mut Encoded,
+    ) -> Result<()> {
         let text = text(texts, r)?;
         // The crate trims its offsets by characters, which goes wrong in bytes: take characters and count them out.
         let encoding = self.hf.encode_char_offsets(text, special_tokens).map_err(|e| unencodable(r, &e))?;
@@ -446,7 +612,7 @@ fn concat_encoded(parts: Vec<Result<Encoded>>) -> Result<Encoded> {
 }
 
 /// The byte that a letter of GPT-2's alphabet stands for: printable Latin-1 for itself, U+0100.. for the others in turn.
-fn byte_of(letter: char) -> Option<u8> {
+pub(crate) fn byte_of(letter: char) -> Option<u8> {
     match letter as u32 {
         c @ (0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff) => Some(c as u8),
         c @ 0x100..=0x120 => Some((c - 0x100) as u8),
@@ -457,7 +623,7 @@ fn byte_of(letter: char) -> Option<u8> {
 }
 
 /// The byte that a byte-fallback token `<0x0A>` stands for.
-fn fallback_byte(token: &str) -> Option<u8> {
+pub(crate) fn fallback_byte(token: &str) -> Option<u8> {
     let hex = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (hex.len() == 2 && !hex.starts_with('+')).then(|| u8::from_str_radix(hex, 16).ok()).flatten()
 }

@@ -7,6 +7,7 @@ use variegate_core::Ragged;
 use variegate_core::ops::{self, Call, Column, Domain, LineageOut, Neighbours, Spans, SpansOut, Stats, Texts, Tokens};
 
 use crate::convert::{self, raise, slice};
+use crate::tokenize::HfTokenizer;
 
 /// Row, start, end and tag number of each span.
 type SpanArrays<'py> =
@@ -77,6 +78,7 @@ impl Pipeline {
         ids: PyReadonlyArray1<'py, u64>,
         columns: Vec<ColumnArray<'py>>,
         spans: Option<SpanArrays<'py>>,
+        tokenizer: Option<Bound<'py, HfTokenizer>>,
         seed: u64,
         epoch: u32,
         variant: u64,
@@ -92,6 +94,9 @@ impl Pipeline {
         }
         if let Some(arrays) = &spans {
             batch = batch.spans(borrow(arrays)?).map_err(raise)?;
+        }
+        if let Some(tokenizer) = &tokenizer {
+            batch = batch.tokenizer(&tokenizer.get().0);
         }
         let call = Call { seed, epoch, variant, return_source };
         let out = py.detach(|| self.inner.run_tokens(&batch, call)).map_err(raise)?;

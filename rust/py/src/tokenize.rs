@@ -14,7 +14,7 @@ type Located<'py> = (Tokens<'py>, Ranges<'py>);
 
 /// A Hugging Face tokenizer.
 #[pyclass(frozen, module = "variegate._core")]
-struct HfTokenizer(Tokenizer);
+pub struct HfTokenizer(pub Tokenizer);
 
 #[pymethods]
 impl HfTokenizer {
@@ -116,6 +116,17 @@ impl HfTokenizer {
         let (texts, tokens) = (ragged(&data, &data_offsets)?, ragged(&tokens, &offsets)?);
         let (starts, ends) = py.detach(|| self.0.offsets(texts, tokens, trimmed)).map_err(raise)?;
         Ok((starts.into_pyarray(py), ends.into_pyarray(py)))
+    }
+
+    /// The word of each token in its row, int32[n]; -1 for special tokens.
+    fn word_ids<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray1<'py, u32>,
+        offsets: PyReadonlyArray1<'py, i64>,
+    ) -> PyResult<Bound<'py, PyArray1<i32>>> {
+        let rows = ragged(&tokens, &offsets)?;
+        Ok(py.detach(|| self.0.word_ids(rows)).map_err(raise)?.into_pyarray(py))
     }
 
     /// What the post-processor puts before and after a text, or None if it does anything else.

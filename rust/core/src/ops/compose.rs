@@ -4,8 +4,11 @@
 //! (`TokenDropout#0`); `Sometimes`, `OneOf`, `SomeOf`, `Repeat` and a named `Compose` put their own path and a `/` before their
 //! children's. A `Compose` without a name adds nothing, so that wrapping an op in one, or nesting two, changes no draw.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value};
 
+use super::on_tokens::OnTokens;
 use super::plan::TokenOp;
 use super::protect::{Protect, SpanPolicy};
 use super::text::TextOp;
@@ -36,14 +39,15 @@ pub struct Pipeline {
 #[derive(Debug)]
 pub(super) enum Leaves {
     Token(Vec<Node<dyn TokenOp>>),
-    Text(Vec<Node<dyn TextOp>>),
+    /// Ops on text, and the same over tokens.
+    Text(Vec<Node<dyn TextOp>>, Vec<Node<dyn TokenOp>>),
 }
 
 /// An op in its place.
 #[derive(Debug)]
 pub(super) struct Node<Op: ?Sized> {
     pub(super) path: String,
-    pub(super) op: Box<Op>,
+    pub(super) op: Arc<Op>,
     pub(super) protect: Protect,
     pub(super) spans: SpanPolicy,
 }
@@ -115,40 +119,25 @@ impl Pipeline {
     ///
     /// # Errors
     /// A spec that is not JSON of that shape, an op that does not exist, a parameter that is unknown, missing or out of
-    /// its bounds, text ops mixed with token ops: each names the op, the parameter and the value.
+    /// its bounds: each names the op, the parameter and the value.
     pub fn from_json(spec: &str) -> Result<Self> {
         let spec: Value =
             serde_json::from_str(spec).map_err(|error| Error::invalid(format!("the spec is not JSON: {error}")))?;
         let mut build = Build::default();
         build.add(spec, &mut Scope::default())?;
-        let leaves = match (build.token.is_empty(), build.text.is_empty()) {
-            (false, true) => Leaves::Token(build.token),
-            (true, false) => Leaves::Text(build.text),
-            _ => {
-                let (text, token) = (&build.text[0].path, &build.token[0].path);
-                return Err(Error::invalid(format!(
-                    "{text} works on text and {token} on tokens: compose the text ops, encode, then compose the token ops"
-                )));
-            }
-        };
-        let mut tags: Vec<String> = match &leaves {
-            Leaves::Token(nodes) => nodes.iter().flat_map(|node| node.protect.spans.clone()).collect(),
-            Leaves::Text(nodes) => nodes
-                .iter()
-                .flat_map(|node| node.protect.spans.iter().cloned().chain(node.op.tag().map(Into::into)))
-                .collect(),
-        };
+        let mut tags: Vec<String> = build.leaves.iter().flat_map(Place::tags).collect();
         tags.sort();
         tags.dedup();
         let repeats = build.steps.iter().any(|step| matches!(step, Step::Repeat { .. }));
-        Ok(Pipeline { steps: build.steps, gates: build.gates, leaves, tags, repeats })
+        Ok(Pipeline { steps: build.steps, gates: build.gates, leaves: Leaves::new(build.leaves), tags, repeats })
     }
 
-    /// What it works on.
+    /// What it works on. One on text works on tokens too, if their tokenizer is there; one that has ops of both kinds
+    /// works on tokens.
     pub fn domain(&self) -> Domain {
         match &self.leaves {
             Leaves::Token(_) => Domain::Token,
-            Leaves::Text(_) => Domain::Text,
+            Leaves::Text(..) => Domain::Text,
         }
     }
 
@@ -156,7 +145,7 @@ impl Pipeline {
     pub fn paths(&self) -> Vec<&str> {
         match &self.leaves {
             Leaves::Token(nodes) => nodes.iter().map(|node| node.path.as_str()).collect(),
-            Leaves::Text(nodes) => nodes.iter().map(|node| node.path.as_str()).collect(),
+            Leaves::Text(nodes, _) => nodes.iter().map(|node| node.path.as_str()).collect(),
         }
     }
 
@@ -174,7 +163,7 @@ impl Pipeline {
     pub fn reads(&self) -> Vec<(&str, usize)> {
         match &self.leaves {
             Leaves::Token(nodes) => nodes.iter().filter_map(|node| node.op.reads()).collect(),
-            Leaves::Text(_) => Vec::new(),
+            Leaves::Text(..) => Vec::new(),
         }
     }
 
@@ -257,8 +246,45 @@ impl Pipeline {
 struct Build {
     steps: Vec<Step>,
     gates: Vec<String>,
-    token: Vec<Node<dyn TokenOp>>,
-    text: Vec<Node<dyn TextOp>>,
+    leaves: Vec<Place>,
+}
+
+/// An op and where it stands.
+struct Place {
+    path: String,
+    leaf: Leaf,
+    protect: Protect,
+    spans: SpanPolicy,
+}
+
+impl Place {
+    /// The span tags that the op protects or replaces.
+    fn tags(&self) -> Vec<String> {
+        let own = match &self.leaf {
+            Leaf::Text(op) => op.tag().map(String::from),
+            Leaf::Token(_) => None,
+        };
+        self.protect.spans.iter().cloned().chain(own).collect()
+    }
+}
+
+impl Leaves {
+    fn new(places: Vec<Place>) -> Leaves {
+        let mut text = Vec::new();
+        let mut token: Vec<Node<dyn TokenOp>> = Vec::new();
+        for Place { path, leaf, protect, spans } in places {
+            let op: Arc<dyn TokenOp> = match leaf {
+                Leaf::Token(op) => Arc::from(op),
+                Leaf::Text(op) => {
+                    let op: Arc<dyn TextOp> = Arc::from(op);
+                    text.push(Node { path: path.clone(), op: Arc::clone(&op), protect: protect.clone(), spans });
+                    Arc::new(OnTokens::new(path.clone(), op, &protect.words))
+                }
+            };
+            token.push(Node { path, op, protect, spans });
+        }
+        if text.len() == token.len() { Leaves::Text(text, token) } else { Leaves::Token(token) }
+    }
 }
 
 /// Where paths are unique: the children of one composition.
@@ -385,27 +411,15 @@ impl Build {
                 let spans: SpanPolicy = super::take(&kind, &mut parameters, "spans")?;
                 let path = scope.path(&kind, name)?;
                 let protect = scope.protect.union(&protect);
-                match super::leaf(&kind, Value::Object(parameters))? {
-                    Some(Leaf::Token(op)) => {
-                        if !protect.words.is_empty() {
-                            return Err(Error::invalid(format!(
-                                "{kind}: protect.words names words of text, and this op works on tokens: protect ids, columns or spans"
-                            )));
-                        }
-                        self.steps.push(Step::Op(self.token.len()));
-                        self.token.push(Node { path, op, protect, spans });
-                    }
-                    Some(Leaf::Text(op)) => {
-                        if !protect.ids.is_empty() || !protect.columns.is_empty() {
-                            return Err(Error::invalid(format!(
-                                "{kind}: protect.ids and protect.columns name tokens, and this op works on text: protect spans"
-                            )));
-                        }
-                        self.steps.push(Step::Op(self.text.len()));
-                        self.text.push(Node { path, op, protect, spans });
-                    }
-                    None => return Err(Error::invalid(format!("there is no op '{kind}'"))),
+                let leaf = super::leaf(&kind, Value::Object(parameters))?
+                    .ok_or_else(|| Error::invalid(format!("there is no op '{kind}'")))?;
+                if matches!(leaf, Leaf::Token(_)) && !protect.words.is_empty() {
+                    return Err(Error::invalid(format!(
+                        "{kind}: protect.words names words of text, and this op works on tokens: protect ids, columns or spans"
+                    )));
                 }
+                self.steps.push(Step::Op(self.leaves.len()));
+                self.leaves.push(Place { path, leaf, protect, spans });
                 Ok(())
             }
         }

@@ -19,6 +19,7 @@
 //! ```
 
 mod alphabet;
+mod bpe_dropout;
 mod case_noise;
 mod char_delete;
 mod char_insert;
@@ -41,10 +42,12 @@ mod masked_lm;
 mod misspelling;
 mod ngram_mask;
 mod ocr_noise;
+mod on_tokens;
 mod plan;
 mod prefix_lm;
 mod protect;
 mod punctuation_insert;
+mod resegment;
 mod runs;
 mod sentence_permute;
 mod span_corruption;
@@ -59,6 +62,7 @@ mod token_replace;
 mod token_swap;
 mod tokens;
 mod ul2;
+mod unigram_sample;
 mod vocabulary;
 mod whitespace_noise;
 mod whole_word_mask;
@@ -147,6 +151,7 @@ impl Stats {
 /// The op named `kind`, or nothing if there is none: the one list of ops in this crate.
 fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
     Ok(Some(match kind {
+        "BpeDropout" => Leaf::Token(Box::new(bpe_dropout::BpeDropout::new(parse(kind, parameters)?)?)),
         "CaseNoise" => Leaf::Text(Box::new(case_noise::CaseNoise::new(parse(kind, parameters)?)?)),
         "CharDelete" => Leaf::Text(Box::new(char_delete::CharDelete::new(parse(kind, parameters)?)?)),
         "CharInsert" => Leaf::Text(Box::new(char_insert::CharInsert::new(parse(kind, parameters)?)?)),
@@ -177,6 +182,7 @@ fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
         "TokenReplace" => Leaf::Token(Box::new(token_replace::TokenReplace::new(parse(kind, parameters)?)?)),
         "TokenSwap" => Leaf::Token(Box::new(token_swap::TokenSwap::new(parse(kind, parameters)?)?)),
         "UL2" => Leaf::Token(Box::new(ul2::Ul2::new(parse(kind, parameters)?)?)),
+        "UnigramSample" => Leaf::Token(Box::new(unigram_sample::UnigramSample::new(parse(kind, parameters)?)?)),
         "WhitespaceNoise" => Leaf::Text(Box::new(whitespace_noise::WhitespaceNoise::new(parse(kind, parameters)?)?)),
         "WholeWordMask" => Leaf::Token(Box::new(whole_word_mask::WholeWordMask::new(parse(kind, parameters)?)?)),
         "WordDelete" => Leaf::Text(Box::new(word_delete::WordDelete::new(parse(kind, parameters)?)?)),

@@ -8,6 +8,7 @@ use super::Stats;
 use super::draw::{Draw, room};
 use super::protect::{Span, SpanPolicy};
 use crate::error::Result;
+use crate::tokenize::Tokenizer;
 
 /// The label of a token that the loss ignores.
 pub const IGNORE_INDEX: i32 = -100;
@@ -45,7 +46,22 @@ pub(crate) trait TokenOp: Debug + Send + Sync {
         false
     }
 
-    /// Plans one row. The plan comes with `moved` and `marked` false and `len` 0; its buffers hold rubbish.
+    /// Whether words change places, so that no span can follow them.
+    fn moves(&self) -> bool {
+        false
+    }
+
+    /// The tag of the spans that the op replaces, if it replaces spans.
+    fn tag(&self) -> Option<&str> {
+        None
+    }
+
+    /// Checks that the op can work with the tokenizer of a batch, before the first row.
+    fn fits(&self, _tokenizer: Option<&Tokenizer>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Plans one row. The plan comes with its flags false and `len` 0; its buffers hold rubbish.
     fn plan(&self, row: Row<'_>, draw: &mut Draw, plan: &mut Plan) -> Result<()>;
 }
 
@@ -57,6 +73,9 @@ pub(crate) struct Row<'a> {
     pub(crate) protected: Option<&'a [u8]>,
     /// The values of the column that the op [reads](TokenOp::reads), as bytes.
     pub(crate) column: &'a [u8],
+    /// The spans that bear the op's [tag](TokenOp::tag), by start.
+    pub(crate) spans: &'a [Span],
+    pub(crate) tokenizer: Option<&'a Tokenizer>,
 }
 
 /// What an inserted token has in columns.
@@ -117,6 +136,10 @@ pub(crate) struct Plan {
     pub(crate) moved: bool,
     /// Whether `out.edited` was written; if not, no token was chosen.
     pub(crate) marked: bool,
+    /// Whether several output tokens may come from one; then sources ascend.
+    pub(crate) repeats: bool,
+    /// Edits that were drawn, and held back by a limit.
+    pub(crate) held: u64,
     /// Labels of the output tokens, from an op that [writes them](TokenOp::labels).
     pub(crate) labels: Vec<i32>,
     /// The second sequence, from an op that [makes one](TokenOp::targets); its `source` and `edited` are written.
@@ -128,6 +151,8 @@ impl Plan {
         self.out.len = 0;
         self.moved = false;
         self.marked = false;
+        self.repeats = false;
+        self.held = 0;
         self.targets.len = 0;
     }
 
@@ -143,13 +168,22 @@ impl Plan {
     pub(crate) fn count(&self, n: usize, stats: &mut Stats) {
         stats.rows += 1;
         stats.seen += n as u64;
+        stats.held += self.held;
         stats.edited += self.edited().map_or(0, ones);
         if let Some(source) = self.source() {
             let inserted = source.iter().filter(|&&s| s < 0).count();
             stats.inserted += inserted as u64;
-            stats.deleted += (n + inserted - source.len()) as u64;
+            let repeated = if self.repeats { repeated(source) } else { 0 };
+            stats.deleted += (n + inserted + repeated - source.len()) as u64;
         }
     }
+}
+
+/// How many tokens come from where an earlier one comes from; sources ascend.
+fn repeated(source: &[i32]) -> usize {
+    let mut last = -1;
+    let again = |&&s: &&i32| s >= 0 && std::mem::replace(&mut last, s) == s;
+    source.iter().filter(again).count()
 }
 
 /// How many of the bytes, each 0 or 1, are 1. Sums of 128 fit a byte, so the compiler adds whole vectors of them.
@@ -206,7 +240,11 @@ pub(crate) fn move_spans(
             None => 0,
             Some(_) => 1 + places.windows(2).filter(|pair| !inside(pair[0], pair[1])).count(),
         };
-        let whole = runs == 1 && places.len() == span.end - span.start;
+        let held = match plan.repeats {
+            true => pairs[from..to].chunk_by(|a, b| a.0 == b.0).count(),
+            false => places.len(),
+        };
+        let whole = runs == 1 && held == span.end - span.start;
         if policy == SpanPolicy::Drop {
             let intact = whole
                 && places[places.len() - 1] - places[0] + 1 == places.len()

@@ -48,6 +48,13 @@ pub(crate) enum SpanPolicy {
     Forbid,
 }
 
+impl SpanPolicy {
+    /// The policy for an op: where it moves words no span can follow, so none is touched.
+    pub(super) fn of(self, moves: bool) -> SpanPolicy {
+        if moves && self == SpanPolicy::Follow { SpanPolicy::Forbid } else { self }
+    }
+}
+
 /// The spans of a batch, sorted by row and start; half-open, in tokens (or bytes) of the row.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Spans<'a> {

@@ -7,7 +7,7 @@ use super::compose::{Keys, Leaves, Lineage, Node, Pipeline, Work};
 use super::draw::Draw;
 use super::graphemes::{self, boundary, joint};
 use super::protect::{Shield, Span, SpanPolicy, Spans};
-use super::tokens::{GRAIN, LineageOut, SpansOut, append_offsets, check_rows};
+use super::tokens::{GRAIN, LineageOut, SpansOut, append_offsets, check_rows, tagged};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
 use crate::ragged::Ragged;
@@ -208,19 +208,25 @@ impl Pipeline {
     /// Runs over a batch of text.
     ///
     /// # Errors
-    /// If the pipeline works on tokens.
+    /// If the pipeline works on tokens, or protects tokens by id or column.
     pub fn run_texts(&self, batch: &Texts<'_>, call: Call) -> Result<TextsOut> {
-        let Leaves::Text(nodes) = &self.leaves else {
+        let Leaves::Text(nodes, _) = &self.leaves else {
             return Err(Error::invalid(format!(
                 "{} works on tokens, and this is a batch of text: encode it with a tokenizer first",
                 self.paths()[0]
             )));
         };
+        if let Some(node) = nodes.iter().find(|node| !(node.protect.ids.is_empty() && node.protect.columns.is_empty()))
+        {
+            return Err(Error::invalid(format!(
+                "{}: protect.ids and protect.columns name tokens, and this is a batch of text: protect spans",
+                node.path
+            )));
+        }
         let shields: Vec<Shield> = nodes
             .iter()
             .map(|node| {
-                let policy =
-                    if node.op.moves() && node.spans == SpanPolicy::Follow { SpanPolicy::Forbid } else { node.spans };
+                let policy = node.spans.of(node.op.moves());
                 Shield::new(&node.path, &node.protect, policy, self.tags(), &[])
             })
             .collect::<Result<_>>()?;
@@ -338,14 +344,7 @@ impl Work for Worker<'_> {
         let protected = shape.shields[leaf].text_mask(text, &state.spans, tag, mask)?;
         draw.stream = Stream::new(key, shape.keys.epoch(), id);
         plan.clear();
-        let tagged: Vec<Span> = match node.op.tag() {
-            None => Vec::new(),
-            Some(name) => {
-                let bears =
-                    |span: &&Span| usize::try_from(tag[span.origin]).is_ok_and(|t| shape.pipeline.tags()[t] == name);
-                state.spans.iter().filter(bears).copied().collect()
-            }
-        };
+        let tagged = tagged(node.op.tag(), shape.pipeline, &state.spans, tag);
         node.op.plan(TextRow { text, protected, spans: &tagged }, draw, plan)?;
         stats.rows += 1;
         stats.seen += text.len() as u64;

@@ -13,6 +13,7 @@ use crate::par::{self, Folded, Shared};
 use crate::ragged::{MAX_ROW, Ragged};
 use crate::room::with_room;
 use crate::simd;
+use crate::tokenize::Tokenizer;
 
 /// A column with one value per token, as bytes.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +35,7 @@ pub struct Tokens<'a> {
     ids: &'a [u64],
     columns: Vec<Column<'a>>,
     spans: Option<Spans<'a>>,
+    tokenizer: Option<&'a Tokenizer>,
 }
 
 impl<'a> Tokens<'a> {
@@ -43,7 +45,7 @@ impl<'a> Tokens<'a> {
     /// If there is not one id per row, or a row is longer than 2^30 tokens.
     pub fn new(tokens: Ragged<'a, u32>, ids: &'a [u64]) -> Result<Self> {
         check_rows(tokens.offsets(), ids)?;
-        Ok(Tokens { tokens, ids, columns: Vec::new(), spans: None })
+        Ok(Tokens { tokens, ids, columns: Vec::new(), spans: None, tokenizer: None })
     }
 
     /// Adds a column.
@@ -66,6 +68,12 @@ impl<'a> Tokens<'a> {
         }
         self.columns.push(column);
         Ok(self)
+    }
+
+    /// Adds the tokenizer that made the tokens, for ops that need one.
+    pub fn tokenizer(mut self, tokenizer: &'a Tokenizer) -> Self {
+        self.tokenizer = Some(tokenizer);
+        self
     }
 
     /// Adds the spans.
@@ -198,14 +206,10 @@ impl Pipeline {
     /// Runs over a batch of tokens.
     ///
     /// # Errors
-    /// If the pipeline works on text, if a protected column is not in the batch, or if a token does not fit a label.
+    /// If an op needs another tokenizer than the batch has, if a protected column is not in the batch, or if a token does not fit a label.
     pub fn run_tokens(&self, batch: &Tokens<'_>, call: Call) -> Result<TokensOut> {
-        let Leaves::Token(nodes) = &self.leaves else {
-            return Err(Error::invalid(format!(
-                "{} works on text, and this is a batch of tokens: decode it with its tokenizer first",
-                self.paths()[0]
-            )));
-        };
+        let (Leaves::Token(nodes) | Leaves::Text(_, nodes)) = &self.leaves;
+        nodes.iter().try_for_each(|node| node.op.fits(batch.tokenizer))?;
         let in_place = nodes.iter().all(|node| node.op.in_place()) && !self.repeats;
         let writes_labels = nodes.iter().find(|node| node.op.labels());
         let labels = match writes_labels {
@@ -219,7 +223,10 @@ impl Pipeline {
         };
         let shields: Vec<Shield> = nodes
             .iter()
-            .map(|node| Shield::new(&node.path, &node.protect, node.spans, self.tags(), &batch.columns))
+            .map(|node| {
+                let policy = node.spans.of(node.op.moves());
+                Shield::new(&node.path, &node.protect, policy, self.tags(), &batch.columns)
+            })
             .collect::<Result<_>>()?;
         let reads = nodes.iter().map(|node| read(node, batch)).collect::<Result<_>>()?;
         let columns = batch.columns.len().max(labels.map_or(0, |index| index + 1));
@@ -695,10 +702,11 @@ impl Work for Worker<'_> {
             mask,
         );
         let column = shape.reads[leaf].map_or(&[][..], |index| state.column(shape, row, index));
+        let tagged = tagged(node.op.tag(), shape.pipeline, &state.spans, tag);
         draw.stream = crate::rng::Stream::new(key, shape.keys.epoch(), id);
         plan.clear();
         node.op
-            .plan(Row { tokens, protected, column }, draw, plan)
+            .plan(Row { tokens, protected, column, spans: &tagged, tokenizer: shape.batch.tokenizer }, draw, plan)
             .map_err(|error| Error::invalid(format!("{} (row {row})", error.message())))?;
         plan.count(state.len, stats);
         move_spans(&mut state.spans, plan, node.spans, span_scratch, stats);
@@ -884,6 +892,13 @@ impl TargetsOut {
 fn emptied<T>(mut old: Vec<T>, n: usize) -> Vec<T> {
     old.clear();
     if old.capacity() == 0 { with_room(n) } else { old }
+}
+
+/// The spans that bear a tag which an op names.
+pub(super) fn tagged(name: Option<&str>, pipeline: &Pipeline, spans: &[Span], tag: &[i32]) -> Vec<Span> {
+    let Some(name) = name else { return Vec::new() };
+    let bears = |span: &&Span| usize::try_from(tag[span.origin]).is_ok_and(|t| pipeline.tags()[t] == name);
+    spans.iter().filter(bears).copied().collect()
 }
 
 /// The source of a source; a token that came from nowhere still does.
