@@ -553,7 +553,8 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.WordSwap(rate=0.1)(vg.TokenBatch.from_lists([[1]]), seed=1),
-        "WordSwap#0 works on text, and this batch of tokens has no tokenizer: give it one, batch.replace(tokenizer=...)",
+        "WordSwap#0 works on text, and this batch of tokens has no tokenizer: "
+        "give it one, batch.replace(tokenizer=...)",
     ),
 ]
 
