@@ -134,6 +134,7 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.SentencePermute(end_column="special", permute_sentence_ratio=0.5),
         ops.SentencePermute(end_ids=[0, 1, 2], protect=PROTECT),
         ops.SentencePermute(end_column="loss_mask", spans="drop"),
+        ops.SentencePermute(sentence_tag="a", protect=ops.Protect(spans=("b",))),
         ops.SentencePermute(end_ids=[1, 2, 4, 6, 7], spans="forbid"),
     ],
     "SomeOf": [
@@ -987,7 +988,7 @@ def test_lengths_of_infilled_spans_are_poisson():
     assert counts[0] > 0.04 * len(alone)
 
 
-@given(token_batches(), SEEDS, st.floats(0, 1), st.floats(0.1, 5))
+@given(token_batches(), SEEDS, st.floats(0, 1), st.floats(0.5, 5))
 def test_infilling_removes_its_share_and_keeps_the_row_as_targets(batch, seed, ratio, mean):
     out = ops.TextInfilling(mask_ratio=ratio, poisson_lambda=mean, mask_id=4)(batch, seed=seed, return_source=True)
     kept = np.array([(np.array(row) >= 0).sum() for row in lists(out.source, out.offsets)], int)
@@ -1022,6 +1023,20 @@ def test_sentences_stay_whole(batch, seed, ratio, guarded):
         tokens = batch[row].tokens
         for i, j in itertools.pairwise(source):
             assert j == i + 1 or i + 1 == len(source) or tokens[i] in (1, 3, 5) or guarded
+
+
+@given(token_batches(), SEEDS)
+def test_spans_can_be_the_sentences(batch, seed):
+    """The same as a column with a mark before each span and at its end."""
+    ends = np.zeros(len(batch.tokens) + 1, np.uint8)
+    for row, start, end, tag in batch.spans.to_list():
+        if tag == "a" and end > start:
+            ends[batch.offsets[row] + end - 1] = 1
+            ends[batch.offsets[row] + start - 1 if start else -1] = 1
+    marked = batch.replace(columns=batch.columns | {"ends": ends[:-1]})
+    for more in ({}, {"protect": ops.Protect(columns=("special",))}):
+        op = ops.SentencePermute(sentence_tag="a", name="x", **more)(marked, seed=seed, return_source=True)
+        assert same(op, ops.SentencePermute(end_column="ends", name="x", **more)(marked, seed=seed, return_source=True))
 
 
 def test_orders_of_sentences_are_equally_likely():
@@ -1198,9 +1213,9 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ops.UL2(sentinel_id=9), "UL2: the last sentinel must lie in [0, 4294967295] (it is -90)"),
     (
         lambda: ops.TextInfilling(mask_id=4, poisson_lambda=0.0),
-        "TextInfilling: poisson_lambda must lie in [0.1, 100] (it is 0)",
+        "TextInfilling: poisson_lambda must lie in [0.5, 100] (it is 0)",
     ),
-    (lambda: ops.SentencePermute(), "SentencePermute: pass end_ids or end_column, one of them"),
+    (lambda: ops.SentencePermute(), "SentencePermute: pass end_ids, end_column or sentence_tag, one of them"),
     (lambda: ops.SentencePermute(end_ids=3), "SentencePermute: end_ids must be a sequence of integers (it is 3)"),
     (
         lambda: ops.SentencePermute(end_ids=[-3]),

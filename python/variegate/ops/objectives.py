@@ -27,8 +27,9 @@ class FillInMiddle(Op):
     With probability `fim_rate` a row is cut at two places, all equally likely, into prefix, middle and suffix, each of
     which may be empty. PSM gives ``<prefix> prefix <suffix> suffix <middle> middle``; with probability `fim_spm_rate`
     it is SPM instead, ``<prefix> <suffix> suffix <middle> prefix middle``, as in SantaCoder and StarCoder. Columns
-    (labels, loss masks) move with their tokens. Protected tokens at the start and at the end of a row stay there, and
-    no cut comes between two protected tokens; an empty row stays empty.
+    (labels, loss masks) move with their tokens; ``source`` tells which moved, and only sentinels count as edited.
+    Protected tokens at the start and at the end of a row stay there, and no cut comes between two protected tokens; an
+    empty row stays empty.
 
     Attributes:
         fim_rate: The probability that a row is rearranged, in [0, 1].
@@ -186,13 +187,14 @@ class SentencePermute(Op):
 
     Attributes:
         permute_sentence_ratio: The share of sentences, in [0, 1].
-        end_ids: The tokens that end a sentence, such as those of full stops. Either this or `end_column`.
+        end_ids: The tokens that end a sentence, such as those of full stops. This, `end_column` or `sentence_tag`.
         end_column: A bool or uint8 column that is not 0 on the last token of each sentence.
+        sentence_tag: The tag of spans that are sentences; what lies between them is one too.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A share outside [0, 1]; both or neither of `end_ids` and `end_column`; in the call, a batch that
-            lacks the column or has targets.
+        InvalidInput: A share outside [0, 1]; not one of `end_ids`, `end_column` and `sentence_tag`; in the call, a
+            batch that lacks the column or has targets.
 
     Example:
         >>> import variegate as vg
@@ -205,6 +207,7 @@ class SentencePermute(Op):
     permute_sentence_ratio: float = 1.0
     end_ids: tuple[int, ...] | None = None
     end_column: str | None = None
+    sentence_tag: str | None = None
     spans: Literal["follow", "drop", "forbid"] = "follow"
 
 
@@ -265,7 +268,7 @@ class TextInfilling(Op):
 
     Attributes:
         mask_ratio: The share of tokens, in [0, 1].
-        poisson_lambda: The mean length of a span, in [0.1, 100].
+        poisson_lambda: The mean length of a span, in [0.5, 100].
         mask_id: The id of the mask token.
         inserted: What mask tokens have in columns: ``ignore`` (-100 in ``labels``, 0 elsewhere), or ``inherit`` the
             values of the left neighbour (at the start of a row, the right one).

@@ -62,7 +62,7 @@ impl Pipeline {
         self.inner.reads()
     }
 
-    /// The span tags that some op protects, in the order of their numbers.
+    /// The span tags that some op protects or reads, in the order of their numbers.
     #[getter]
     fn tags(&self) -> Vec<String> {
         self.inner.tags().to_vec()

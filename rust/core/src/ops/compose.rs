@@ -167,9 +167,14 @@ impl Pipeline {
         }
     }
 
-    /// The span tags that some op protects or replaces: what [`Spans::tag`](super::Spans::tag) counts in.
+    /// The span tags that some op protects or reads: what [`Spans::tag`](super::Spans::tag) counts in.
     pub fn tags(&self) -> &[String] {
         &self.tags
+    }
+
+    /// The number of a tag.
+    pub(super) fn tag(&self, name: &str) -> Option<i32> {
+        self.tags.iter().position(|tag| tag == name).map(|number| number as i32)
     }
 
     pub(super) fn keys(&self, call: &Call) -> Keys {
@@ -258,13 +263,13 @@ struct Place {
 }
 
 impl Place {
-    /// The span tags that the op protects or replaces.
+    /// The span tags that the op protects or reads.
     fn tags(&self) -> Vec<String> {
-        let own = match &self.leaf {
-            Leaf::Text(op) => op.tag().map(String::from),
-            Leaf::Token(_) => None,
+        let read = match &self.leaf {
+            Leaf::Text(op) => op.reads_spans(),
+            Leaf::Token(op) => op.reads_spans(),
         };
-        self.protect.spans.iter().cloned().chain(own).collect()
+        self.protect.spans.iter().cloned().chain(read.map(String::from)).collect()
     }
 }
 

@@ -51,11 +51,11 @@ impl EntitySwap {
 impl TextOp for EntitySwap {
     fn plan(&self, row: TextRow<'_>, draw: &mut Draw, plan: &mut TextPlan) -> Result<()> {
         let text = row.text()?;
-        let name = |i: usize| text.get(row.spans[i].start..row.spans[i].end).filter(|name| !name.is_empty());
+        let name = |i: usize| text.get(row.spans[i].clone()).filter(|name| !name.is_empty());
         let others = |i: usize| self.entities.iter().filter(move |entity| name(i) != Some(entity.as_str()));
         let mut reach = 0;
         let fits = |i: usize| {
-            let span = row.spans[i];
+            let span = &row.spans[i];
             let apart = reach <= span.start;
             reach = reach.max(span.end);
             let kept = |name: &str| words(name).into_iter().any(|word| self.negations.contains(word.of(name)));
@@ -72,7 +72,7 @@ impl TextOp for EntitySwap {
         let (chosen, held) = chosen(draw.rolls(row.spans.len(), None), threshold(self.rate), room, fits);
         plan.held = held;
         for i in chosen {
-            let span = row.spans[i];
+            let span = &row.spans[i];
             let drawn = below_at(&stream, 1, i, others(i).count() as u32) as usize;
             if let Some(entity) = others(i).nth(drawn) {
                 plan.replace(text, span.start, span.end, entity);
@@ -82,7 +82,7 @@ impl TextOp for EntitySwap {
         Ok(())
     }
 
-    fn tag(&self) -> Option<&str> {
+    fn reads_spans(&self) -> Option<&str> {
         Some(&self.tag)
     }
 }

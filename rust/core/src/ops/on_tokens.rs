@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::draw::Draw;
 use super::plan::{Plan, Row, TokenOp};
-use super::protect::Span;
 use super::text::{Edit, TextOp, TextPlan, TextRow};
 use super::words::WordSet;
 use crate::error::{Error, Result};
@@ -47,8 +46,8 @@ impl TokenOp for OnTokens {
         self.op.moves()
     }
 
-    fn tag(&self) -> Option<&str> {
-        self.op.tag()
+    fn reads_spans(&self) -> Option<&str> {
+        self.op.reads_spans()
     }
 
     fn fits(&self, tokenizer: Option<&Tokenizer>) -> Result<()> {
@@ -135,14 +134,14 @@ impl Room {
     }
 
     /// Spans of tokens as spans of the text, without the white space at their ends.
-    fn spans(&self, spans: &[Span]) -> Vec<Span> {
+    fn spans(&self, spans: &[Range<usize>]) -> Vec<Range<usize>> {
         let place = |token: usize| if token == 0 { 0 } else { self.ends[token - 1] as usize };
-        let trimmed = |span: &Span| {
+        let trimmed = |span: &Range<usize>| {
             let (mut start, end) = (place(span.start), place(span.end));
             let text = &self.text[start..end];
             let kept = text.trim_ascii();
             start += text.len() - text.trim_ascii_start().len();
-            Span { start, end: start + kept.len(), origin: span.origin }
+            start..start + kept.len()
         };
         spans.iter().map(trimmed).collect()
     }

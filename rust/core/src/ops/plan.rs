@@ -1,6 +1,7 @@
 //! What an op decides about a row, and how spans follow the decision.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use serde::Deserialize;
 
@@ -40,6 +41,11 @@ pub(crate) trait TokenOp: Debug + Send + Sync {
         None
     }
 
+    /// The tag of the spans that the op reads.
+    fn reads_spans(&self) -> Option<&str> {
+        None
+    }
+
     /// Whether an inserted token takes the column values of its left neighbour (at the start of a row, its right one)
     /// instead of the ignored ones.
     fn inherits(&self) -> bool {
@@ -49,11 +55,6 @@ pub(crate) trait TokenOp: Debug + Send + Sync {
     /// Whether words change places, so that no span can follow them.
     fn moves(&self) -> bool {
         false
-    }
-
-    /// The tag of the spans that the op replaces, if it replaces spans.
-    fn tag(&self) -> Option<&str> {
-        None
     }
 
     /// Checks that the op can work with the tokenizer of a batch, before the first row.
@@ -73,8 +74,8 @@ pub(crate) struct Row<'a> {
     pub(crate) protected: Option<&'a [u8]>,
     /// The values of the column that the op [reads](TokenOp::reads), as bytes.
     pub(crate) column: &'a [u8],
-    /// The spans that bear the op's [tag](TokenOp::tag), by start.
-    pub(crate) spans: &'a [Span],
+    /// The spans that the op [reads](TokenOp::reads_spans), by their start.
+    pub(crate) spans: &'a [Range<usize>],
     pub(crate) tokenizer: Option<&'a Tokenizer>,
 }
 

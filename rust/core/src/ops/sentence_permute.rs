@@ -22,6 +22,8 @@ pub(crate) struct SentencePermute {
 enum Ends {
     Ids(IdSet),
     Column(String),
+    /// Spans of a tag, which are sentences; so is what lies between them.
+    Spans(String),
 }
 
 #[derive(Debug, Deserialize)]
@@ -32,20 +34,23 @@ pub(crate) struct Parameters {
     end_ids: Option<Vec<i64>>,
     #[serde(default)]
     end_column: Option<String>,
+    #[serde(default)]
+    sentence_tag: Option<String>,
 }
 
 const KIND: &str = "SentencePermute";
 
 impl SentencePermute {
     pub(crate) fn new(parameters: Parameters) -> Result<Self> {
-        let ends = match (parameters.end_ids, parameters.end_column) {
-            (Some(ids), None) => {
+        let ends = match (parameters.end_ids, parameters.end_column, parameters.sentence_tag) {
+            (Some(ids), None, None) => {
                 let ids: Vec<u32> =
                     ids.into_iter().map(|id| super::token_id(KIND, "end_ids", id)).collect::<Result<_>>()?;
                 Ends::Ids(IdSet::new(&ids))
             }
-            (None, Some(name)) => Ends::Column(name),
-            _ => return Err(Error::invalid(format!("{KIND}: pass end_ids or end_column, one of them"))),
+            (None, Some(name), None) => Ends::Column(name),
+            (None, None, Some(tag)) => Ends::Spans(tag),
+            _ => return Err(Error::invalid(format!("{KIND}: pass end_ids, end_column or sentence_tag, one of them"))),
         };
         Ok(SentencePermute {
             ratio: super::rate(KIND, "permute_sentence_ratio", parameters.permute_sentence_ratio)?,
@@ -60,6 +65,15 @@ impl SentencePermute {
         match &self.ends {
             Ends::Ids(ids) => ids.mark(row.tokens, marks),
             Ends::Column(_) => marks.copy_from_slice(row.column),
+            Ends::Spans(_) => {
+                marks.fill(0);
+                for end in row.spans.iter().filter(|span| !span.is_empty()).flat_map(|span| [span.start, span.end]) {
+                    // The token before a sentence ends one too.
+                    if end > 0 {
+                        marks[end - 1] = 1;
+                    }
+                }
+            }
         }
         let shut = |i: usize| row.protected.is_some_and(|protected| protected[i] != 0);
         let first = (0..n).find(|&i| !shut(i)).unwrap_or(n);
@@ -85,8 +99,15 @@ impl TokenOp for SentencePermute {
 
     fn reads(&self) -> Option<(&str, usize)> {
         match &self.ends {
-            Ends::Ids(_) => None,
+            Ends::Ids(_) | Ends::Spans(_) => None,
             Ends::Column(name) => Some((name, 1)),
+        }
+    }
+
+    fn reads_spans(&self) -> Option<&str> {
+        match &self.ends {
+            Ends::Spans(tag) => Some(tag),
+            _ => None,
         }
     }
 

@@ -7,7 +7,7 @@ use super::compose::{Keys, Leaves, Lineage, Node, Pipeline, Work};
 use super::draw::Draw;
 use super::graphemes::{self, boundary, joint};
 use super::protect::{Shield, Span, SpanPolicy, Spans};
-use super::tokens::{GRAIN, LineageOut, SpansOut, append_offsets, check_rows, tagged};
+use super::tokens::{GRAIN, LineageOut, SpansOut, append_offsets, check_rows, read_spans};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
 use crate::ragged::Ragged;
@@ -26,8 +26,8 @@ pub(super) trait TextOp: Debug + Send + Sync {
         false
     }
 
-    /// The tag of the spans that the op replaces, if it replaces spans.
-    fn tag(&self) -> Option<&str> {
+    /// The tag of the spans that the op reads.
+    fn reads_spans(&self) -> Option<&str> {
         None
     }
 }
@@ -38,8 +38,8 @@ pub(super) struct TextRow<'a> {
     pub(super) text: &'a [u8],
     /// 1 for each byte that the op must leave as it is.
     pub(super) protected: Option<&'a [u8]>,
-    /// The spans that bear the op's [tag](TextOp::tag), by start.
-    pub(super) spans: &'a [Span],
+    /// The spans that the op [reads](TextOp::reads_spans), by their start.
+    pub(super) spans: &'a [Range<usize>],
 }
 
 impl<'a> TextRow<'a> {
@@ -230,7 +230,8 @@ impl Pipeline {
                 Shield::new(&node.path, &node.protect, policy, self.tags(), &[])
             })
             .collect::<Result<_>>()?;
-        let shape = Shape { pipeline: self, nodes, batch, call, keys: self.keys(&call), shields };
+        let read_spans = nodes.iter().map(|node| node.op.reads_spans().and_then(|name| self.tag(name))).collect();
+        let shape = Shape { pipeline: self, nodes, batch, call, keys: self.keys(&call), shields, read_spans };
         let chunks = par::map_rows(batch.text.offsets(), 4 * GRAIN, |rows| shape.run(rows));
         let mut chunks = chunks.into_iter();
         let mut out = chunks.next().transpose()?.unwrap_or_default();
@@ -272,6 +273,8 @@ struct Shape<'a> {
     call: Call,
     keys: Keys,
     shields: Vec<Shield>,
+    /// The number of the span tag that each op reads.
+    read_spans: Vec<Option<i32>>,
 }
 
 impl Shape<'_> {
@@ -287,6 +290,7 @@ impl Shape<'_> {
             plan: TextPlan::default(),
             draw: Draw::new(simd::level()),
             mask: Vec::new(),
+            spans_read: Vec::new(),
             out: TextsOut {
                 text: with_room((offsets[rows.end] - offsets[rows.start]) as usize),
                 offsets: vec![0],
@@ -329,6 +333,7 @@ struct Worker<'a> {
     plan: TextPlan,
     draw: Draw,
     mask: Vec<u8>,
+    spans_read: Vec<Range<usize>>,
     out: TextsOut,
 }
 
@@ -336,7 +341,7 @@ impl Work for Worker<'_> {
     type Saved = State;
 
     fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()> {
-        let Worker { shape, row, state, plan, draw, mask, out } = self;
+        let Worker { shape, row, state, plan, draw, mask, spans_read, out } = self;
         let node = &shape.nodes[leaf];
         let stats = &mut out.stats[leaf];
         let text = if state.fresh { shape.batch.text.row(*row) } else { &state.text };
@@ -344,8 +349,8 @@ impl Work for Worker<'_> {
         let protected = shape.shields[leaf].text_mask(text, &state.spans, tag, mask)?;
         draw.stream = Stream::new(key, shape.keys.epoch(), id);
         plan.clear();
-        let tagged = tagged(node.op.tag(), shape.pipeline, &state.spans, tag);
-        node.op.plan(TextRow { text, protected, spans: &tagged }, draw, plan)?;
+        read_spans(shape.read_spans[leaf], &state.spans, tag, spans_read);
+        node.op.plan(TextRow { text, protected, spans: spans_read }, draw, plan)?;
         stats.rows += 1;
         stats.seen += text.len() as u64;
         stats.edited += plan.edits.len() as u64;

@@ -32,8 +32,8 @@ const KIND: &str = "TextInfilling";
 impl TextInfilling {
     pub(crate) fn new(parameters: Parameters) -> Result<Self> {
         let mean = parameters.poisson_lambda;
-        if !(0.1..=100.0).contains(&mean) {
-            return Err(Error::invalid(format!("{KIND}: poisson_lambda must lie in [0.1, 100] (it is {mean})")));
+        if !(0.5..=100.0).contains(&mean) {
+            return Err(Error::invalid(format!("{KIND}: poisson_lambda must lie in [0.5, 100] (it is {mean})")));
         }
         Ok(TextInfilling {
             mask_ratio: super::rate(KIND, "mask_ratio", parameters.mask_ratio)?,

@@ -229,6 +229,7 @@ impl Pipeline {
             })
             .collect::<Result<_>>()?;
         let reads = nodes.iter().map(|node| read(node, batch)).collect::<Result<_>>()?;
+        let read_spans = nodes.iter().map(|node| node.op.reads_spans().and_then(|name| self.tag(name))).collect();
         let columns = batch.columns.len().max(labels.map_or(0, |index| index + 1));
         let drops = nodes.iter().any(|node| node.spans == SpanPolicy::Drop);
         let shape = Shape {
@@ -239,6 +240,7 @@ impl Pipeline {
             keys: self.keys(&call),
             shields,
             reads,
+            read_spans,
             labels,
             columns,
             emitted: if in_place { labels.into_iter().collect() } else { (0..columns).collect() },
@@ -485,6 +487,8 @@ struct Shape<'a> {
     shields: Vec<Shield>,
     /// The number of the column that each op reads.
     reads: Vec<Option<usize>>,
+    /// The number of the tag of the spans that each op reads.
+    read_spans: Vec<Option<i32>>,
     /// The number of the column `labels`, if an op writes it; one past the last if the batch has none.
     labels: Option<usize>,
     columns: usize,
@@ -585,6 +589,7 @@ struct Worker<'a> {
     mask: Vec<u8>,
     spare: Vec<u8>,
     spare_source: Vec<i32>,
+    spans_read: Vec<Range<usize>>,
     span_scratch: SpanScratch,
     out: TokensOut,
     /// What `out` held before the first range of rows and after each.
@@ -623,6 +628,7 @@ impl<'a> Worker<'a> {
             mask: Vec::new(),
             spare: Vec::new(),
             spare_source: Vec::new(),
+            spans_read: Vec::new(),
             span_scratch: SpanScratch::default(),
             out: TokensOut {
                 tokens: emptied(old.tokens, n),
@@ -687,7 +693,8 @@ impl Work for Worker<'_> {
     type Saved = State;
 
     fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()> {
-        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, span_scratch, out, .. } = self;
+        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, spans_read, span_scratch, out, .. } =
+            self;
         let (shape, row) = (*shape, *row);
         let node = &shape.nodes[leaf];
         let stats = &mut out.stats[leaf];
@@ -702,11 +709,12 @@ impl Work for Worker<'_> {
             mask,
         );
         let column = shape.reads[leaf].map_or(&[][..], |index| state.column(shape, row, index));
-        let tagged = tagged(node.op.tag(), shape.pipeline, &state.spans, tag);
+        read_spans(shape.read_spans[leaf], &state.spans, tag, spans_read);
         draw.stream = crate::rng::Stream::new(key, shape.keys.epoch(), id);
         plan.clear();
+        let tokenizer = shape.batch.tokenizer;
         node.op
-            .plan(Row { tokens, protected, column, spans: &tagged, tokenizer: shape.batch.tokenizer }, draw, plan)
+            .plan(Row { tokens, protected, column, spans: spans_read, tokenizer }, draw, plan)
             .map_err(|error| Error::invalid(format!("{} (row {row})", error.message())))?;
         plan.count(state.len, stats);
         move_spans(&mut state.spans, plan, node.spans, span_scratch, stats);
@@ -894,11 +902,13 @@ fn emptied<T>(mut old: Vec<T>, n: usize) -> Vec<T> {
     if old.capacity() == 0 { with_room(n) } else { old }
 }
 
-/// The spans that bear a tag which an op names.
-pub(super) fn tagged(name: Option<&str>, pipeline: &Pipeline, spans: &[Span], tag: &[i32]) -> Vec<Span> {
-    let Some(name) = name else { return Vec::new() };
-    let bears = |span: &&Span| usize::try_from(tag[span.origin]).is_ok_and(|t| pipeline.tags()[t] == name);
-    spans.iter().filter(bears).copied().collect()
+/// Collects the spans of a row that bear the tag which an op reads.
+pub(super) fn read_spans(number: Option<i32>, spans: &[Span], tag: &[i32], read: &mut Vec<Range<usize>>) {
+    read.clear();
+    if let Some(number) = number {
+        let bear = spans.iter().filter(|span| tag[span.origin] == number);
+        read.extend(bear.map(|span| span.start..span.end));
+    }
 }
 
 /// The source of a source; a token that came from nowhere still does.
