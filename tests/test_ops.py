@@ -433,7 +433,7 @@ def test_alignment_law_and_columns_follow_the_source(op, data, seed):
             if not (writes_labels and name == "labels"):
                 assert (strand.columns[name][known] == column[at[known]]).all()
             if "inherit" not in op.to_json():
-                fill = -100 if name == "labels" else 0
+                fill = {"labels": -100, "word_ids": -1}.get(name, 0)
                 assert (strand.columns[name][~known] == fill).all()
 
 
@@ -880,6 +880,15 @@ def test_whole_words_are_chosen_as_a_whole_and_others_never(batch, seed, rate):
             hits = chosen[words == word]
             assert len(set(hits.tolist())) == 1
             assert not (hits.any() and (word < 0 or special[words == word].any()))
+
+
+def test_an_inserted_token_is_no_part_of_a_word():
+    words = {"word_ids": np.zeros(40, np.int32)}
+    batch = vg.TokenBatch.from_lists([list(range(10, 50))], ids=[1], columns=words)
+    op = vg.Compose([ops.TokenInsert(rate=0.5, vocab_size=2), ops.WholeWordMask(mlm_probability=1.0, **MLM)])
+    out = op(batch, seed=1, return_source=True)
+    assert (out.source < 0).any()
+    assert ((out.columns["labels"] != -100) == (out.source >= 0)).all()
 
 
 def mixture(out: vg.TokenBatch, batch: vg.TokenBatch) -> tuple[int, int, int]:

@@ -96,6 +96,10 @@ REFUSED = {
         HEAD + "stages:\n  - augment: {ops: [{Sometimes: {op: {MaskedLM: {mask_id: 4, vocab_size: 100}}, p: 0.5}}]}\n",
         "4:21: MaskedLM makes labels, which a text cannot hold: use it in a loader",
     ),
+    "targets": (
+        HEAD + "stages:\n  - augment: {ops: [{TextInfilling: {mask_id: 4}}]}\n",
+        "4:21: TextInfilling makes targets, which a text cannot hold: use it in a loader",
+    ),
     "threshold": (
         HEAD + "stages:\n  - dedup: {threshold: 1.5}\n",
         "4:13: 'threshold' must be less than or equal to 1, not 1.5",

@@ -551,7 +551,7 @@ class TokenBatch(_Ragged):
 
         Returns:
             ``tokens`` uint32, ``attention_mask`` uint8 (1 on tokens), and every column, padded with -100 where its
-            name is ``labels`` and with 0 elsewhere.
+            name is ``labels``, with -1 where it is ``word_ids``, and with 0 elsewhere.
 
         Raises:
             InvalidInput: A row longer than `length` (use `truncate` first), or a length below 0 or of 2^31 and more.
@@ -924,7 +924,8 @@ def _width(length: int, least: int) -> int:
 
 
 def _padding(name: str) -> int:
-    return IGNORE_INDEX if name == "labels" else 0
+    """What a column has where there is no token of the row: in ``word_ids``, no word."""
+    return {"labels": IGNORE_INDEX, "word_ids": -1}.get(name, 0)
 
 
 def _offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from variegate import _core
-from variegate.batch import IGNORE_INDEX, TextBatch, TokenBatch
+from variegate.batch import IGNORE_INDEX, TextBatch, TokenBatch, _padding
 from variegate.errors import InvalidInput, MissingExtra
 from variegate.loaders import _rows
 from variegate.loaders._rows import Ids, Op
@@ -212,7 +212,9 @@ class Collator:
             if batch.targets is None:
                 raise InvalidInput("decoder_start_id needs an op that makes a second sequence, and this one makes none")
             tensors["decoder_input_ids"] = self._shifted(batch.targets, tensors["labels"].shape[1])
-        return tensors | {name: lay(batch.columns[name], 0) for name in self.columns if name not in tensors}
+        return tensors | {
+            name: lay(batch.columns[name], _padding(name)) for name in self.columns if name not in tensors
+        }
 
     def _packed(self, batch: TokenBatch) -> dict[str, Tensor]:
         if batch.targets is not None:

@@ -299,7 +299,7 @@ def _run_texts(pipeline: _core.Pipeline, batch: TextBatch, call: tuple[int, int,
 
 
 def _column(name: str, column: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[Any, Any], bytes]:
-    """A column as bytes, and the value of an inserted token: -100 for labels, 0 for all else."""
+    """A column as bytes, and the value of an inserted token: as in padding."""
     if column.dtype.kind not in "biuf" or column.dtype.itemsize > 8:
         raise InvalidInput(f"columns['{name}'] must hold numbers of at most 8 bytes, or bools (it is {column.dtype})")
     return name, column.view(np.uint8), np.array([_padding(name)]).astype(column.dtype).tobytes()

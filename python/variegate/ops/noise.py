@@ -88,8 +88,9 @@ class TokenInsert(Op):
         vocab_size: Draw uniformly from the ids below it. Either this or `weights`.
         weights: Draw id i in proportion to ``weights[i]``; by alias table, in integers.
         side: ``before`` or ``after``: on which side of a token its neighbour comes.
-        inserted: What a drawn token has in columns: ``ignore`` (-100 in ``labels``, 0 elsewhere), or ``inherit`` the
-            values of the left neighbour (at the start of a row, the right one).
+        inserted: What a drawn token has in columns:
+            ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
+            of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:

@@ -37,8 +37,9 @@ class FillInMiddle(Op):
         prefix_id: The sentinel before the prefix.
         middle_id: The sentinel before the middle.
         suffix_id: The sentinel before the suffix.
-        inserted: What sentinels have in columns: ``ignore`` (-100 in ``labels``, 0 elsewhere), or ``inherit`` the
-            values of the left neighbour (at the start of a row, the right one).
+        inserted: What sentinels have in columns:
+            ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
+            of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:
@@ -230,8 +231,9 @@ class SpanCorruption(Op):
         num_sentinels: How many there are; a row has no more noise spans, which then are longer.
         prefix_id: Starts the inputs (the mode token of UL2); None adds nothing.
         eos_id: Ends inputs and targets (1 in T5); None adds nothing.
-        inserted: What sentinels and eos have in columns: ``ignore`` (-100 in ``labels``, 0 elsewhere), or ``inherit``
-            the values of the left neighbour (at the start of a row, the right one).
+        inserted: What sentinels and eos have in columns:
+            ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
+            of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:
@@ -270,8 +272,9 @@ class TextInfilling(Op):
         mask_ratio: The share of tokens, in [0, 1].
         poisson_lambda: The mean length of a span, in [0.5, 100].
         mask_id: The id of the mask token.
-        inserted: What mask tokens have in columns: ``ignore`` (-100 in ``labels``, 0 elsewhere), or ``inherit`` the
-            values of the left neighbour (at the start of a row, the right one).
+        inserted: What mask tokens have in columns:
+            ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
+            of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:
@@ -310,8 +313,9 @@ class UL2(Op):
         sentinel_step: -1 where sentinels count down (T5), 1 where they count up.
         num_sentinels: How many there are; a row has no more noise spans, which then are longer.
         eos_id: Ends inputs and targets; None adds nothing.
-        inserted: What sentinels, eos and the first token have in columns: ``ignore`` (-100 in ``labels``, 0
-            elsewhere), or ``inherit`` the values of the left neighbour (at the start of a row, the right one).
+        inserted: What sentinels, eos and the first token have in columns:
+            ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
+            of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:

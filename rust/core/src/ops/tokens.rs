@@ -359,8 +359,8 @@ fn assemble(folded: Vec<Folded<Worker<'_>>>) -> Result<TokensOut> {
 /// Buffers of threads other than the first, for later calls: memory that is used again need not be faulted in again.
 /// A forked child, which has one thread, never locks it.
 static KEPT: Mutex<Vec<TokensOut>> = Mutex::new(Vec::new());
-/// Results kept, and the tokens that each may have room for.
-const KEEP: (usize, usize) = (64, 1 << 22);
+/// The tokens that a kept result may have room for.
+const KEEP: usize = 1 << 21;
 
 /// How much a result held at some moment.
 #[derive(Debug, Clone, Copy, Default)]
@@ -415,7 +415,7 @@ impl TokensOut {
     /// Leaves the buffers to a later call.
     fn keep(self) {
         let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEEP.0 && self.tokens.capacity() <= KEEP.1 {
+        if kept.len() < par::threads() && self.tokens.capacity() <= KEEP {
             kept.push(self);
         }
     }
