@@ -141,6 +141,7 @@ pub(crate) struct Shared<T> {
     values: Vec<T>,
     start: *mut T,
     n: usize,
+    written: AtomicUsize,
 }
 
 // SAFETY: threads only call `write`, whose callers keep to parts of their own.
@@ -150,7 +151,7 @@ impl<T: Copy> Shared<T> {
     pub(crate) fn new(n: usize) -> Self {
         let mut values = with_room(n);
         let start = values.as_mut_ptr();
-        Shared { values, start, n }
+        Shared { values, start, n, written: AtomicUsize::new(0) }
     }
 
     /// Writes the values from place `at` on.
@@ -161,14 +162,16 @@ impl<T: Copy> Shared<T> {
         assert!(at + values.len() <= self.n);
         // SAFETY: the places lie within the vector's room and belong to this call.
         unsafe { self.start.add(at).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+        self.written.fetch_add(values.len(), Ordering::Relaxed);
     }
 
     /// The vector.
     ///
-    /// # Safety
-    /// Every place must have been written.
-    pub(crate) unsafe fn finish(mut self) -> Vec<T> {
-        // SAFETY: the caller wrote all `n` elements.
+    /// # Panics
+    /// If some place was not written.
+    pub(crate) fn finish(mut self) -> Vec<T> {
+        assert_eq!(self.written.into_inner(), self.n, "every place must be written");
+        // SAFETY: no place was written twice, so all `n` were.
         unsafe { self.values.set_len(self.n) }
         self.values
     }
@@ -263,6 +266,23 @@ mod tests {
             let mut found: Vec<_> = folded.into_iter().flat_map(|f| f.ranges.into_iter().zip(f.state)).collect();
             found.sort_unstable_by_key(|found| found.0);
             prop_assert!(found.into_iter().flat_map(|(_, range)| range).eq(0..lengths.len()));
+        }
+
+        #[test]
+        fn what_threads_share_is_whole(lengths in prop::collection::vec(0i64..50, 1..40), grain in 1usize..50) {
+            let mut offsets = vec![0];
+            for n in &lengths {
+                offsets.push(offsets[offsets.len() - 1] + n);
+            }
+            let n = offsets[lengths.len()] as usize;
+            let shared = Shared::new(n);
+            fold_rows(&offsets, grain, |_| (), |(), range| {
+                let (from, to) = (offsets[range.start] as usize, offsets[range.end] as usize);
+                // SAFETY: ranges do not overlap.
+                unsafe { shared.write(from, &(from..to).collect::<Vec<_>>()) }
+                true
+            });
+            prop_assert!(shared.finish().into_iter().eq(0..n));
         }
 
         #[test]

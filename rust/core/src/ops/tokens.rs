@@ -255,8 +255,7 @@ impl Pipeline {
         let work = |thread: usize| Worker::new(&shape, thread, placed.as_ref());
         let mut out = assemble(par::fold_rows(rows, GRAIN, work, Worker::run))?;
         if let Some(placed) = placed {
-            // SAFETY: no row failed, so all were written.
-            unsafe { placed.finish(&mut out) }
+            placed.finish(&mut out);
         }
         Ok(out)
     }
@@ -303,20 +302,14 @@ impl Placed {
         out.clear();
     }
 
-    /// Puts the whole into a result.
-    ///
-    /// # Safety
-    /// Every row must have been written.
-    unsafe fn finish(self, out: &mut TokensOut) {
-        // SAFETY: the rows are all there is.
-        unsafe {
-            out.tokens = self.tokens.finish();
-            for ((_, values), all) in out.columns.iter_mut().zip(self.columns) {
-                *values = all.finish();
-            }
-            out.source = self.source.map(|all| all.finish());
-            out.edited = self.edited.map(|all| all.finish());
+    /// Puts the whole into a result, once every row was written.
+    fn finish(self, out: &mut TokensOut) {
+        out.tokens = self.tokens.finish();
+        for ((_, values), all) in out.columns.iter_mut().zip(self.columns) {
+            *values = all.finish();
         }
+        out.source = self.source.map(Shared::finish);
+        out.edited = self.edited.map(Shared::finish);
     }
 }
 
@@ -333,8 +326,8 @@ fn assemble(folded: Vec<Folded<Worker<'_>>>) -> Result<TokensOut> {
             }
         }
         if thread > 0 {
-            let spans = state.marks.windows(2).map(|pair| [pair[0], pair[1]]);
-            ranges.extend(numbers.into_iter().zip(spans).map(|(number, marks)| (number, thread - 1, marks)));
+            let pairs = state.marks.windows(2).map(|pair| [pair[0], pair[1]]);
+            ranges.extend(numbers.into_iter().zip(pairs).map(|(number, marks)| (number, thread - 1, marks)));
         }
         outs.push(state.out);
     }
