@@ -93,8 +93,8 @@ pub struct Folded<S> {
 ///
 /// The first thread takes ranges from the front and the others take them from the back, until none is left. So the
 /// state of the first, which is the first of the result, covers the rows up to some row, and appending to it what the
-/// others have is all that is left to do. A thread whose step returns false takes no more ranges. A thread that came too
-/// late is not in the result, but the first always is.
+/// others have is all that is left to do. A thread whose step returns false takes no more ranges. A thread that came
+/// too late is not in the result, but the first always is.
 pub fn fold_rows<S: Send>(
     offsets: &[i64],
     grain: usize,

@@ -1,9 +1,9 @@
 //! How ops compose: a spec becomes a flat program, and a row runs through it once.
 //!
 //! Paths, which key the draws: an op is its `name`, or its kind and its ordinal among its siblings of that kind
-//! (`TokenDropout#0`); `Sometimes`, `OneOf`, `SomeOf`, `Repeat` and a named `Compose` put their own path and a `/` before
-//! their children's. A `Compose` without a name adds nothing, so that wrapping an op in one, or nesting two, changes no
-//! draw.
+//! (`TokenDropout#0`); `Sometimes`, `OneOf`, `SomeOf`, `Repeat` and a named `Compose` put their own path and a `/`
+//! before their children's. A `Compose` without a name adds nothing, so that wrapping an op in one, or nesting two,
+//! changes no draw.
 
 use std::sync::Arc;
 
