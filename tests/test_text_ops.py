@@ -442,7 +442,7 @@ def test_mythes_is_read(tmp_path):
     path = tmp_path / "th.dat"
     path.write_text(
         "UTF-8\ncar|2\n(noun)|auto|vehicle (generic term)|bike (antonym)\n(noun)|gondola (related term)\n"
-        "big|1\n(adj)|large|great\n",
+        "big|1\n(adj)|large|great\nin|1\n(noun)|inch\n",
         "utf-8",
     )
     assert ops.Lexicon.from_mythes(path).rows == (("car", "n", "auto"), ("big", "a", "large", "great"))
@@ -465,7 +465,7 @@ def wordnet(folder: Any) -> None:
         "  1 A licence\nauto n 1 0 1 1 00000010\ncar n 2 1 @ 2 1 00000010 00000020\nmotor_car n 1 0 1 0 00000010\n"
     )
     files["data.adj"] = "00000030 00 a 02 big(a) 0 Large 0 000 | of size\n"
-    files["index.adj"] = "big a 1 0 1 1 00000030\nlarge a 1 0 1 1 00000030\n"
+    files["index.adj"] = "big a 1 0 1 1 00000030\nin a 1 0 1 1 00000030\nlarge a 1 0 1 1 00000030\n"
     for name, content in files.items():
         (folder / name).write_text(content, "utf-8")
 

@@ -35,6 +35,18 @@ NEGATIONS: tuple[str, ...] = (
 )
 """English words that turn a sentence around: what word ops leave alone. ``n't`` stands for all words that end so."""
 
+FUNCTION_WORDS = """
+a about above after again against all am among an and any are as at be because been before being below between
+both but by can could did do does doing down during each few for from further had has have having he her here hers
+herself him himself his how i if in into is it its itself just may me might more most must my myself of off on
+once only or other our ours ourselves out over own same shall she should so some such than that the their theirs
+them themselves then there these they this those through to too under until up us very was we were what when where
+which while who whom why will with would you your yours yourself yourselves
+"""
+"""English words that hold a sentence together; large lexicons know them only as something else (IT, an)."""
+
+HELD = frozenset(FUNCTION_WORDS.split())
+
 Row = tuple[str, ...]
 
 
@@ -88,7 +100,8 @@ class Lexicon:
     def from_mythes(cls, path: str | Path) -> Lexicon:
         """The synonyms of a MyThes thesaurus, the format of LibreOffice (``th_en_US_v2.dat``).
 
-        Antonyms, and terms that are marked as related, similar or more general, are left out.
+        Antonyms, terms that are marked as related, similar or more general, and the words that hold an English sentence
+        together (as "it", "in") are left out.
 
         Raises:
             InvalidInput: A file that cannot be read, or that is not in the format.
@@ -98,6 +111,8 @@ class Lexicon:
     @classmethod
     def from_wordnet(cls, path: str | Path = "/usr/share/wordnet", *, senses: int = 1) -> Lexicon:
         """The synonyms of WordNet's database files (``index.noun``, ``data.noun``, ...; Debian's wordnet-base).
+
+        The words that hold a sentence together (as "it", "in") are left out, as EDA leaves out stop words.
 
         Args:
             path: The folder.
@@ -240,7 +255,7 @@ def _mythes(path: Path) -> Iterator[Row]:
                 _, meaning = next(lines)
                 part, *terms = meaning.split("|")
                 plain = [term for term in terms if term and not term.endswith(")")]
-                if plain:
+                if plain and word not in HELD:
                     yield (word, PARTS.get(part.strip("()"), ""), *plain)
     except (LookupError, StopIteration):
         raise InvalidInput(f"lexicon: {path} is no MyThes thesaurus") from None
@@ -258,7 +273,7 @@ def _wordnet(path: Path, senses: int = 1) -> Iterator[Row]:
                 sets[offset] = [re.sub(r"\(\w+\)$", "", word).replace("_", " ") for word in words]
             for _, line in _lines(path / f"index.{name}"):
                 word, *rest = line.split()
-                if line.startswith(" ") or "_" in word:
+                if line.startswith(" ") or "_" in word or word in HELD:
                     continue
                 offsets = rest[-int(rest[1]) :][:senses]
                 found = {other: None for at in offsets for other in sets[at] if other.lower() != word}

@@ -17,12 +17,11 @@ pub(super) fn joint(before: &[u8], after: &[u8]) -> bool {
     if left.is_ascii() && right.is_ascii() {
         return !(left == b'\r' && right == b'\n');
     }
-    let left = tail(before);
-    let right = first(after);
-    let (Some(last), Some(next)) = (left.chars().next_back(), right.chars().next()) else { return false };
-    if plain(last) && plain(next) {
+    let last = if left.is_ascii() { &before[before.len() - 1..] } else { &before[before.len() - 2..] };
+    if plain(last) && plain(after) {
         return true;
     }
+    let (left, right) = (tail(before), first(after));
     let (skipped, at) = (before.len() - left.len(), before.len());
     let window = [left, right].concat();
     GraphemeCursor::new(at, at + right.len(), true).is_boundary(&window, skipped) == Ok(true)
@@ -66,9 +65,18 @@ pub(super) fn space(c: char) -> bool {
     c.is_whitespace() && !matches!(c, '\n' | '\u{b}' | '\u{c}' | '\r' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-/// Characters (Latin, Greek, Cyrillic) that never join another of their kind.
-fn plain(c: char) -> bool {
-    matches!(c, '\0'..'\u{300}' | '\u{370}'..'\u{483}' | '\u{48a}'..'\u{530}')
+/// Whether the text begins with a character (ASCII, Latin, Greek, Cyrillic) that never joins another of its kind, but
+/// for the two of a line end.
+#[inline]
+fn plain(text: &[u8]) -> bool {
+    match *text {
+        [0..0x80, ..] => true,
+        [lead @ 0xC2..0xE0, next, ..] => {
+            let c = u32::from(lead & 0x1F) << 6 | u32::from(next & 0x3F);
+            matches!(c, 0x80..0x300 | 0x370..0x483 | 0x48a..0x530)
+        }
+        _ => false,
+    }
 }
 
 /// The last characters, as far as they decide.

@@ -1,7 +1,5 @@
 //! Words of a row, which of them are edited, and the words that carry a negation.
 
-use std::collections::HashSet;
-
 use super::draw::Draw;
 use super::graphemes::{boundary, char_at};
 use super::tables;
@@ -72,14 +70,27 @@ fn part(c: char) -> bool {
 /// A set of words, whatever their case; an apostrophe may be curly. The entry `n't` stands for all words that end so.
 #[derive(Debug)]
 pub(super) struct WordSet {
-    words: HashSet<String>,
+    /// In lower case, sorted.
+    words: Vec<String>,
+    /// Whether some word begins with a byte, in either case.
+    first: [bool; 256],
     suffix: bool,
 }
 
 impl WordSet {
     pub(super) fn new(words: &[String]) -> Self {
-        let words: HashSet<String> = words.iter().map(|word| folded(word)).collect();
-        WordSet { suffix: words.contains("n't"), words }
+        let mut words: Vec<String> = words.iter().map(|word| folded(word)).collect();
+        words.sort_unstable();
+        words.dedup();
+        let mut first = [false; 256];
+        for byte in words.iter().filter_map(|word| word.bytes().next()) {
+            first[usize::from(byte)] = true;
+            first[usize::from(byte.to_ascii_uppercase())] = true;
+        }
+        // Beyond ASCII a capital and its small letter may begin with different bytes.
+        let beyond = first[0x80..].contains(&true);
+        first[0x80..].fill(beyond);
+        WordSet { suffix: words.iter().any(|word| word == "n't"), words, first }
     }
 
     /// What a word op leaves alone: the words given, or the negations of English.
@@ -92,11 +103,13 @@ impl WordSet {
     }
 
     pub(super) fn contains(&self, word: &str) -> bool {
-        if self.words.is_empty() {
+        let (Some(&first), Some(&last)) = (word.as_bytes().first(), word.as_bytes().last()) else { return false };
+        let ends = self.suffix && matches!(last, b't' | b'T');
+        if !self.first[usize::from(first)] && !ends {
             return false;
         }
         let word = folded(word);
-        self.words.contains(&word) || self.suffix && word.ends_with("n't")
+        self.words.binary_search(&word).is_ok() || self.suffix && word.ends_with("n't")
     }
 
     /// Writes 1 over each byte of the words of `text` that are in the set.
