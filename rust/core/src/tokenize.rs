@@ -456,6 +456,11 @@ impl Tokenizer {
         starts.any(|at| added.contents.iter().any(|content| text[at..].starts_with(content)))
     }
 
+    /// Whether no added token goes over a space, so that a text may be read in parts.
+    pub(crate) fn windows(&self) -> bool {
+        !self.added().contents.iter().any(|content| content.contains(&b' '))
+    }
+
     fn added(&self) -> &Added {
         self.added.get_or_init(|| {
             let tokens = self.hf.get_added_tokens_decoder();

@@ -210,20 +210,25 @@ impl Room {
         let moves = self.moves();
         let new = &self.made.text;
         let mut out = Out { tokens, ends: &self.ends, moves, copied: 0..0, held: 0, edit: 0 };
-        let (mut first, mut edit) = (0, 0);
+        let fence_from = |first: usize| {
+            self.fences[first..].iter().position(|&fence| fence == 1).map_or(tokens.len(), |k| first + k)
+        };
+        let windows = tokenizer.windows();
+        let (mut first, mut edit, mut fence) = (0, 0, fence_from(0));
         let result = loop {
-            let last = self.fences[first..].iter().position(|&fence| fence == 1).map_or(tokens.len(), |k| first + k);
-            let (from, to) = (out.start(first), out.start(last));
-            let more = moves.edits[edit..].iter().take_while(|edit| edit.start <= to && edit.end <= to).count();
-            if moves.edits.get(edit).is_some_and(|edit| more > 0 && edit.start < from) {
-                break Some(false);
-            }
-            if more == 0 {
-                out.copy(first, last, plan);
-            } else {
-                let begin = moves.new_place(from, edit);
-                edit += more;
-                let end = moves.new_place(to, edit);
+            let next =
+                moves.edits.get(edit).filter(|edit| edit.start <= out.start(fence) && edit.end <= out.start(fence));
+            let mut last = fence;
+            if let Some(next) = next {
+                if next.start < out.start(first) {
+                    break Some(false);
+                }
+                let before = edit;
+                let opens = if windows { self.opens(first, next.start) } else { first };
+                (last, edit) = self.closes(fence, edit, windows);
+                out.copy(first, opens, plan);
+                let (from, to) = (out.start(opens), out.start(last));
+                let (begin, end) = (moves.new_place(from, before), moves.new_place(to, edit));
                 if tokenizer.spells_added(&new[begin..end]) {
                     break None;
                 }
@@ -231,7 +236,7 @@ impl Room {
                 new_words.clear();
                 subword.word_ends(tokenizer, &self.text[from..to], from, &mut old_words);
                 subword.word_ends(tokenizer, &new[begin..end], begin, &mut new_words);
-                let (mut word, mut token, mut at) = (0, first, begin);
+                let (mut word, mut token, mut at) = (0, opens, begin);
                 for &stop in &new_words {
                     let stop = stop as usize;
                     // The tokens of an old word that is where this one is, or nothing.
@@ -268,12 +273,18 @@ impl Room {
                     }
                     at = stop;
                 }
+            } else {
+                out.copy(first, fence, plan);
             }
-            if last == tokens.len() {
-                break Some(edit == moves.edits.len());
+            first = last;
+            if last == fence {
+                if fence == tokens.len() {
+                    break Some(edit == moves.edits.len());
+                }
+                out.copy(fence, fence + 1, plan);
+                first = fence + 1;
+                fence = fence_from(first);
             }
-            out.copy(last, last + 1, plan);
-            first = last + 1;
         };
         if result == Some(true) {
             out.flush(plan);
@@ -285,6 +296,42 @@ impl Room {
         self.old_words = old_words;
         self.new_words = new_words;
         result
+    }
+
+    /// Whether a word ends at a place whatever lies around it: between a letter and a space before a letter.
+    fn parts(&self, at: usize) -> bool {
+        let letter = |at: usize| self.text.get(at).is_some_and(u8::is_ascii_alphabetic);
+        self.text.get(at) == Some(&b' ') && letter(at.wrapping_sub(1)) && letter(at + 1)
+    }
+
+    /// The last token from `first` on that begins such a place before an edit, or `first`.
+    fn opens(&self, first: usize, edit: usize) -> usize {
+        let start = |token: usize| if token == 0 { 0 } else { self.ends[token - 1] as usize };
+        let held = first + self.ends[first..].partition_point(|&end| (end as usize) < edit);
+        (first + 1..=held).rev().find(|&token| start(token) + 2 <= edit && self.parts(start(token))).unwrap_or(first)
+    }
+
+    /// The first token that begins such a place behind the edits from `edit` on that are close together, or the fence;
+    /// and the first edit behind it.
+    fn closes(&self, fence: usize, mut edit: usize, windows: bool) -> (usize, usize) {
+        let edits = &self.made.edits;
+        let start = |token: usize| if token == 0 { 0 } else { self.ends[token - 1] as usize };
+        let to = start(fence);
+        let mut token =
+            if windows { self.ends[..fence].partition_point(|&end| end as usize <= edits[edit].end) } else { fence };
+        loop {
+            edit += 1;
+            while token < fence && !(start(token) > edits[edit - 1].end && self.parts(start(token))) {
+                token += 1;
+            }
+            let inside = |edit: &Edit| match token < fence {
+                true => edit.start < start(token) + 2,
+                false => edit.start <= to && edit.end <= to,
+            };
+            if !edits.get(edit).is_some_and(inside) {
+                return (token, edit);
+            }
+        }
     }
 
     /// Encodes the new text as a whole. Says whether the fences are still there.
