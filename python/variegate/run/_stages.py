@@ -184,7 +184,7 @@ class AugmentStep(Step):
         ids = records.flat(rows["id"]).to_numpy()
         batch: TextBatch | TokenBatch = TextBatch(*records.ragged(rows["text"]), ids=ids)
         if "tokens" in rows.column_names and self.groups[0][0] == "token":
-            batch = TokenBatch(*records.token_arrays(rows["tokens"]), ids=ids)
+            batch = TokenBatch(*records.token_arrays(rows["tokens"]), ids=ids, tokenizer=self.context.tokenizer)
         for domain, op in self.groups:
             if domain == "token" and isinstance(batch, TextBatch):
                 batch = self.context.tokenizer.encode(batch)
