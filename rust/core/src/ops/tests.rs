@@ -364,7 +364,7 @@ proptest! {
                 let kept = words.filter(|w| w.of(text) == "keep" || guarded && matches!(w.of(text), "not" | "don't"));
                 let kept: Vec<_> = kept
                     .map(|w| (w.start, w.end))
-                    .chain(spans.iter().filter(|s| s.0 == r as i64 && s.3 == 0).map(|s| (s.1 as usize, s.2 as usize)))
+                    .chain(spans.iter().filter(|s| s.0 == r as i64 && s.3 == 0 && s.1 < s.2).map(|s| (s.1 as usize, s.2 as usize)))
                     .collect();
                 for i in (0..edits.row.len()).filter(|&i| edits.row[i] == r as i64) {
                     let touched = |&(start, end): &(usize, usize)| (edits.start[i] as usize) < end && edits.end[i] as usize > start;

@@ -108,8 +108,13 @@ impl WordSet {
         if !self.first[usize::from(first)] && !ends {
             return false;
         }
+        if word.is_ascii() {
+            let small = || word.bytes().map(|byte| byte.to_ascii_lowercase());
+            let found = self.words.binary_search_by(|entry| entry.bytes().cmp(small())).is_ok();
+            return found || ends && word.len() > 2 && word[word.len() - 3..].eq_ignore_ascii_case("n't");
+        }
         let word = folded(word);
-        self.words.binary_search(&word).is_ok() || self.suffix && word.ends_with("n't")
+        self.words.binary_search(&word).is_ok() || ends && word.ends_with("n't")
     }
 
     /// Writes 1 over each byte of the words of `text` that are in the set.
