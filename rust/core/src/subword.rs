@@ -394,7 +394,7 @@ pub(crate) struct Merging {
 /// Candidate merges by rank and place. Those that were passed over come back when one is taken.
 #[derive(Debug, Default)]
 struct Queue {
-    /// The candidates of a short word in order, and how many of them were passed over.
+    /// The candidates of a short word, the first of them last, and how many were passed over.
     sorted: Vec<u64>,
     next: usize,
     /// The candidates of a long word, the one that was seen last, and those that were passed over.
@@ -426,7 +426,7 @@ impl Queue {
         }
         let mut place = self.sorted.len();
         self.sorted.push(key);
-        while place > 0 && self.sorted[place - 1] > key {
+        while place > 0 && self.sorted[place - 1] < key {
             self.sorted[place] = self.sorted[place - 1];
             place -= 1;
         }
@@ -437,7 +437,7 @@ impl Queue {
     #[inline]
     fn next(&mut self) -> Option<(u32, u32)> {
         let key = match self.long {
-            false => *self.sorted.get(self.next)?,
+            false => self.sorted[self.sorted.len().checked_sub(1 + self.next)?],
             true => {
                 self.seen = self.heap.pop()?.0;
                 self.seen
@@ -457,8 +457,11 @@ impl Queue {
     #[inline]
     fn take(&mut self) {
         match self.long {
+            false if self.next == 0 => {
+                self.sorted.pop();
+            }
             false => {
-                self.sorted.remove(self.next);
+                self.sorted.remove(self.sorted.len() - 1 - self.next);
                 self.next = 0;
             }
             true => self.heap.extend(self.passed.drain(..)),
