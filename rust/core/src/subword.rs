@@ -289,16 +289,18 @@ impl Bpe {
             Ok(at) => return Some(memory.get(at)),
             Err(hash) => hash,
         };
-        let looks = self.merge(word, merging, |_| false)?;
+        self.start(word, merging)?;
+        let candidates = memory.keep(&merging.queue);
+        let looks = self.run(merging, |_| false);
         merging.collect();
         if let Some(&id) = self.whole.as_ref().and_then(|whole| whole.get(word)) {
             merging.made.clear();
             merging.made.push((id, word.len() as u32));
         }
         if word.len() > Memory::LONGEST {
-            return Some(Encoded { looks, tokens: &merging.made });
+            return Some(Encoded { looks, tokens: &merging.made, again: None });
         }
-        let at = memory.insert(hash, word, looks, &merging.made);
+        let at = memory.insert(hash, word, candidates, looks, &merging.made);
         Some(memory.get(at))
     }
 
@@ -307,12 +309,32 @@ impl Bpe {
     /// Candidates come by rank and, in a rank, from the left. `drops` says, for one candidate after the other, whether
     /// it is passed over; it comes again after the next that is not. This is what `tokenizers` does, whose queue also
     /// holds candidates that an earlier merge made void: they are looked at and dropped as any other.
-    pub(crate) fn merge(
+    pub(crate) fn merge(&self, word: &[u8], merging: &mut Merging, drops: impl FnMut(usize) -> bool) -> Option<u32> {
+        self.start(word, merging)?;
+        Some(self.run(merging, drops))
+    }
+
+    /// [`merge`](Self::merge) for a word whose first candidates are remembered.
+    pub(crate) fn merge_again(
         &self,
         word: &[u8],
+        candidates: &[u64],
         merging: &mut Merging,
-        mut drops: impl FnMut(usize) -> bool,
+        drops: impl FnMut(usize) -> bool,
     ) -> Option<u32> {
+        let Merging { symbols, queue, .. } = &mut *merging;
+        symbols.clear();
+        self.letters_of(word, symbols)?;
+        queue.clear(symbols.len());
+        for &key in candidates {
+            symbols[key as u32 as usize].rank = (key >> 32) as u32;
+        }
+        queue.sorted.extend_from_slice(candidates);
+        Some(self.run(merging, drops))
+    }
+
+    /// Lays out the letters of a word and its first candidates.
+    fn start(&self, word: &[u8], merging: &mut Merging) -> Option<()> {
         let Merging { symbols, queue, .. } = merging;
         symbols.clear();
         self.letters_of(word, symbols)?;
@@ -321,6 +343,11 @@ impl Bpe {
             symbols[at - 1].rank = self.merges.get(symbols[at - 1].id, symbols[at].id);
             queue.push(symbols[at - 1].rank, at as u32 - 1);
         }
+        Some(())
+    }
+
+    fn run(&self, merging: &mut Merging, mut drops: impl FnMut(usize) -> bool) -> u32 {
+        let Merging { symbols, queue, .. } = merging;
         let mut looks = 0;
         while let Some((rank, at)) = queue.next() {
             looks += 1;
@@ -352,7 +379,7 @@ impl Bpe {
                 queue.push(previous.rank, merged.previous);
             }
         }
-        Some(looks as u32)
+        looks as u32
     }
 
     fn letters_of(&self, word: &[u8], symbols: &mut Vec<Symbol>) -> Option<()> {
@@ -527,6 +554,7 @@ pub(crate) struct Memory {
     used: usize,
     words: Vec<u8>,
     tokens: Vec<(u32, u32)>,
+    candidates: Vec<u64>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -534,7 +562,10 @@ struct Slot {
     hash: u32,
     word: u32,
     tokens: u32,
+    candidates: u32,
     looks: u32,
+    /// How many first candidates there are, or `LONG` where they were not kept.
+    candidate_length: u8,
     /// 0 in a free slot.
     word_length: u16,
     token_length: u16,
@@ -547,7 +578,18 @@ pub(crate) struct Encoded<'a> {
     pub(crate) looks: u32,
     /// Its tokens and the length of each.
     pub(crate) tokens: &'a [(u32, u32)],
+    /// Where its first candidates are remembered.
+    pub(crate) again: Option<Candidates>,
 }
+
+/// First candidates in a [`Memory`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidates {
+    from: u32,
+    length: u8,
+}
+
+const LONG: u8 = u8::MAX;
 
 impl Memory {
     const SLOTS: usize = 1 << 16;
@@ -575,15 +617,32 @@ impl Memory {
         }
     }
 
-    /// Remembers a word that is not there and not too long.
-    fn insert(&mut self, hash: u32, word: &[u8], looks: u32, tokens: &[(u32, u32)]) -> usize {
+    /// The first candidates of a word.
+    #[inline]
+    pub(crate) fn candidates(&self, Candidates { from, length }: Candidates) -> &[u64] {
+        &self.candidates[from as usize..from as usize + usize::from(length)]
+    }
+
+    /// Makes room for one more word, and keeps its first candidates if it is short.
+    fn keep(&mut self, queue: &Queue) -> Candidates {
         if self.slots.is_empty() || 2 * self.used >= Memory::SLOTS {
             self.slots.clear();
             self.slots.resize(Memory::SLOTS, Slot::default());
             self.used = 0;
             self.words.clear();
             self.tokens.clear();
+            self.candidates.clear();
         }
+        let from = self.candidates.len() as u32;
+        if queue.long {
+            return Candidates { from, length: LONG };
+        }
+        self.candidates.extend_from_slice(&queue.sorted);
+        Candidates { from, length: queue.sorted.len() as u8 }
+    }
+
+    /// Remembers a word that is not there and not too long, for which there is room.
+    fn insert(&mut self, hash: u32, word: &[u8], candidates: Candidates, looks: u32, tokens: &[(u32, u32)]) -> usize {
         let mut at = hash as usize % Memory::SLOTS;
         while self.slots[at].word_length != 0 {
             at = (at + 1) % Memory::SLOTS;
@@ -593,7 +652,9 @@ impl Memory {
             hash,
             word: self.words.len() as u32,
             tokens: self.tokens.len() as u32,
+            candidates: candidates.from,
             looks,
+            candidate_length: candidates.length,
             word_length: word.len() as u16,
             token_length: tokens.len() as u16,
         };
@@ -604,9 +665,13 @@ impl Memory {
 
     #[inline]
     fn get(&self, at: usize) -> Encoded<'_> {
-        let Slot { tokens, looks, token_length, .. } = self.slots[at];
+        let Slot { tokens, candidates: from, looks, candidate_length: length, token_length, .. } = self.slots[at];
         let start = tokens as usize;
-        Encoded { looks, tokens: &self.tokens[start..start + usize::from(token_length)] }
+        Encoded {
+            looks,
+            tokens: &self.tokens[start..start + usize::from(token_length)],
+            again: (length != LONG).then_some(Candidates { from, length }),
+        }
     }
 }
 

@@ -59,6 +59,7 @@ impl TokenOp for BpeDropout {
             let Parts { made, merging, memory, .. } = parts;
             // Draw k of a word at byte b is roll 3 b + k of the row: its merging needs no more unless some are dropped.
             let own = &rolls[3 * word.at..3 * (word.at + word.bytes.len())];
+            let mut again = None;
             if must || word.bytes.len() <= Memory::LONGEST {
                 let Some(known) = bpe.encode(word.bytes, merging, memory) else { return Outcome::Stuck };
                 if own[..known.looks as usize].iter().all(|&roll| roll >= limit) {
@@ -67,6 +68,7 @@ impl TokenOp for BpeDropout {
                     }
                     return Outcome::Plain;
                 }
+                again = known.again;
             }
             let (mut more, mut dropped): (Option<Words>, bool) = (None, false);
             let drops = |k: usize| {
@@ -77,7 +79,11 @@ impl TokenOp for BpeDropout {
                 dropped |= roll < limit;
                 roll < limit
             };
-            match bpe.merge(word.bytes, merging, drops) {
+            let merged = match again {
+                Some(first) => bpe.merge_again(word.bytes, memory.candidates(first), merging, drops),
+                None => bpe.merge(word.bytes, merging, drops),
+            };
+            match merged {
                 None => Outcome::Stuck,
                 Some(_) if dropped => {
                     write(made, &mut merging.tokens());
