@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::draw::{Draw, below_at};
 use super::text::{TextOp, TextPlan, TextRow};
-use super::words::{WordSet, chosen, words};
+use super::words::{Word, WordSet, chosen, words};
 use crate::error::{Error, Result};
 use crate::rng::threshold;
 
@@ -53,19 +53,21 @@ impl TextOp for EntitySwap {
         let text = row.text()?;
         let name = |i: usize| text.get(row.spans[i].clone()).filter(|name| !name.is_empty());
         let others = |i: usize| self.entities.iter().filter(move |entity| name(i) != Some(entity.as_str()));
+        let words = if row.spans.is_empty() { Vec::new() } else { words(text) };
+        let kept: Vec<&Word> = words.iter().filter(|word| self.negations.contains(word.of(text))).collect();
         let mut reach = 0;
         let fits = |i: usize| {
             let span = &row.spans[i];
             let apart = reach <= span.start;
             reach = reach.max(span.end);
-            let kept = |name: &str| words(name).into_iter().any(|word| self.negations.contains(word.of(name)));
             apart
                 && row.free(span.start, span.end)
-                && name(i).is_some_and(|name| !kept(name))
+                && name(i).is_some()
+                && !kept.iter().any(|word| word.start < span.end && span.start < word.end)
                 && others(i).next().is_some()
         };
         let room = match self.most < 1.0 {
-            true => (self.most * words(text).len() as f64) as usize,
+            true => (self.most * words.len() as f64) as usize,
             false => usize::MAX,
         };
         let stream = draw.stream;
