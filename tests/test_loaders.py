@@ -834,3 +834,16 @@ def test_the_chapter_runs_as_written() -> None:
     snippets = re.findall(r"```python\n(.*?)```", chapter, re.S)
     assert len(snippets) == 6
     exec(compile("\n".join(snippets), "loaders.md", "exec"), {"__name__": "chapter"})
+
+
+def test_the_example_measures_its_throughput_and_resumes() -> None:
+    example = Path(__file__).parents[1] / "examples" / "dataloader.py"
+    command = [sys.executable, "-W", "ignore", example, "--rows", "100"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    measured = re.findall(
+        r"^(\d) workers: ([\d,]+) tokens, first batch after \d+\.\d+ s, then [1-9][\d,]* tokens/s$", done.stdout, re.M
+    )
+    assert [workers for workers, _ in measured] == ["0", "1", "2"]
+    assert len({tokens for _, tokens in measured}) == 1
+    assert "the same losses: True" in done.stdout
