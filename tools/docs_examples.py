@@ -257,6 +257,4 @@ def _pieces(tokenizer: vg.Tokenizer) -> list[str]:
 
 
 def _boxes(tokens: Iterable[tuple[str, str]]) -> str:
-    return "<wbr>".join(
-        f'<{tag} class="token">{html.escape(piece).replace(chr(10), "↵")}</{tag}>' for piece, tag in tokens
-    )
+    return "".join(f'<{tag} class="token">{html.escape(piece).replace(chr(10), "↵")}</{tag}>' for piece, tag in tokens)
