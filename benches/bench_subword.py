@@ -105,3 +105,44 @@ def bench_typos_on_tokens(compare: Compare, batch: vg.TokenBatch):
         peer_name="decode, edit, encode",
         note="rate 0.01, with source map",
     )
+
+
+def bench_fill_in_middle_at_characters(compare: Compare, texts: vg.TextBatch, batch: vg.TokenBatch, tmp_path: Path):
+    """The peer does what the trainers of code models do: decode, cut the text, encode the three parts."""
+    prefix, middle, suffix = (len(vg.Tokenizer.default().token_bytes) + k for k in range(3))
+    op = ops.FillInMiddle(
+        fim_rate=1.0, fim_spm_rate=0.0, prefix_id=prefix, middle_id=middle, suffix_id=suffix, level="character"
+    )
+    theirs = reference(tmp_path)
+    lists = batch.to_lists()
+    rng = np.random.default_rng(0)
+
+    def peer() -> list[list[int]]:
+        out = []
+        for text in theirs.decode_batch(lists, skip_special_tokens=False):
+            a, b = sorted(rng.integers(0, len(text) + 1, 2))
+            parts = [text[:a], text[b:], text[a:b]]
+            first, last, moved = (e.ids for e in theirs.encode_batch_fast(parts, add_special_tokens=False))
+            out.append([prefix, *first, suffix, *last, middle, *moved])
+        return out
+
+    def check(ours: vg.TokenBatch, rows: list[list[int]]) -> bool:
+        for row, text in zip(ours.to_lists(), texts.texts, strict=True):
+            s, m = row.index(suffix), row.index(middle)
+            parts = [row[1:s], row[m + 1 :], row[s + 1 : m]]
+            pieces = theirs.decode_batch(parts, skip_special_tokens=False)
+            encoded = theirs.encode_batch_fast(pieces, add_special_tokens=False)
+            if "".join(pieces) != text or [encoding.ids for encoding in encoded] != parts:
+                return False
+        return abs(len(ours.tokens) / sum(map(len, rows)) - 1) < 0.01
+
+    compare(
+        "fill_in_middle character",
+        lambda: op(batch, seed=SEED),
+        peer,
+        check=check,
+        units=len(batch.tokens),
+        peer_name="decode, cut, encode",
+        peer_package="tokenizers",
+        note="fim_rate 1, 8k byte-level BPE",
+    )

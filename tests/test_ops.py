@@ -76,6 +76,9 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=1.0, protect=PROTECT, **FIM),
         ops.FillInMiddle(fim_rate=1.0, spans="drop", **FIM),
         ops.FillInMiddle(fim_rate=1.0, spans="forbid", **FIM),
+        ops.FillInMiddle(fim_rate=0.9, level="character", **FIM),
+        ops.FillInMiddle(fim_rate=1.0, level="character", spans="drop", protect=PROTECT, **FIM),
+        ops.FillInMiddle(fim_rate=1.0, level="character", inserted="inherit", spans="forbid", **FIM),
     ],
     "Homoglyph": [ops.Homoglyph(rate=0.5), ops.Homoglyph(rate=1.0, spans="drop", protect=TEXT_PROTECT)],
     "KeyboardTypo": [
@@ -298,7 +301,8 @@ def fitted(op: ops.Op, batch: vg.TokenBatch) -> vg.TokenBatch:
     if "UnigramSample" in spec:
         return with_tokenizer(batch, unigram())
     texts = any(type(param.values[0]).__name__ in spec for param in TEXT)
-    return with_tokenizer(batch, vg.Tokenizer.default()) if texts or "BpeDropout" in spec else batch
+    needed = texts or "BpeDropout" in spec or '"character"' in spec
+    return with_tokenizer(batch, vg.Tokenizer.default()) if needed else batch
 
 
 def same(a: Any, b: Any) -> bool:
@@ -475,7 +479,12 @@ VECTORS = Path(__file__).parent / "vectors"
 CASES = [
     pytest.param(case, id=f"{file.stem}-{k}")
     for file in sorted(VECTORS.glob("*.json"))
-    if file.stem in ("keyboard_typo_jcuken", *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower() for kind in KINDS))
+    if file.stem
+    in (
+        "fill_in_middle_character",
+        "keyboard_typo_jcuken",
+        *(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind).lower() for kind in KINDS),
+    )
     for k, case in enumerate(json.loads(file.read_text()))
 ]
 
@@ -1231,6 +1240,14 @@ BAD: list[tuple[Any, str]] = [
         "SentencePermute: end_ids must lie in [0, 4294967295] (it is -3)",
     ),
     (lambda: ops.FillInMiddle(fim_rate=-0.5, **FIM), "FillInMiddle: fim_rate must lie in [0, 1] (it is -0.5)"),
+    (
+        lambda: ops.FillInMiddle(level="word", **FIM),
+        "FillInMiddle: unknown variant `word`, expected `token` or `character`",
+    ),
+    (
+        lambda: ops.FillInMiddle(level="character", **FIM)(rows_of(1, 1), seed=1),
+        "FillInMiddle needs a tokenizer for level 'character': give the batch one, batch.replace(tokenizer=...)",
+    ),
     (lambda: vg.SomeOf([SOME], k=2), "SomeOf: k must lie in [0, 1] (it is 2)"),
     (lambda: vg.SomeOf([SOME, SOME], k=1, at_most=0), "SomeOf: at_most must lie in [1, 2] (it is 0)"),
     (lambda: vg.SomeOf([SOME] * 65, k=1), "SomeOf: ops must hold at most 64 ops (65)"),

@@ -510,3 +510,154 @@ def test_guards_and_tagged_spans_reach_the_text_behind_tokens() -> None:
     assert "never" in guarded(texts, seed=1).texts[0]
     moved = ops.WordSwap(rate=1.0)(tokenizer.encode(texts), seed=1)
     assert [tag for *_, tag in moved.spans.to_list()] == ["name", "name"]
+
+
+# Fill in the middle, at characters -----------------------------------------------------------------------------------
+
+SENTINELS: dict[str, Any] = {"prefix_id": 2**31, "middle_id": 2**31 + 1, "suffix_id": 2**31 + 2, "level": "character"}
+
+
+def parts_of(row: list[int], spm: bool) -> list[list[int]]:
+    """Prefix, middle and suffix of a row that was rearranged; with SPM prefix and middle together, and no middle."""
+    p, m, s = (row.index(2**31 + k) for k in range(3))
+    if spm:
+        assert (p, s) == (0, 1)
+        return [row[m + 1 :], [], row[s + 1 : m]]
+    assert p == 0
+    return [row[1:s], row[m + 1 :], row[s + 1 : m]]
+
+
+def spelled(mine: Tokenizer, row: list[int]) -> str:
+    return b"".join(mine.token_bytes[token] for token in row).decode()
+
+
+@pytest.mark.parametrize("name", ["default", "byte_level", "llama3"])
+@many
+@given(texts=st.lists(STRINGS, max_size=4), seed=SEEDS, spm=st.booleans())
+def test_parts_cut_at_characters_are_encoded_as_their_text(name: str, texts: list[str], seed: int, spm: bool) -> None:
+    mine = ours(name)
+    batch = mine.encode(texts)
+    if np.isin(batch.tokens, mine.special_ids).any():
+        return
+    op = ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=float(spm), **SENTINELS)
+    out = op(batch, seed=seed, return_source=True)
+    for row, text in zip(out.to_lists(), texts, strict=True):
+        if not text:
+            assert row == []
+            continue
+        parts = parts_of(row, spm)
+        pieces = [spelled(mine, part) for part in parts]
+        assert "".join(pieces) == text
+        if not spm:
+            assert mine.encode(pieces).to_lists() == parts
+        assert mine.encode([pieces[2]]).to_lists() == parts[2:]
+    fim_law(batch, out)
+
+
+@pytest.mark.parametrize("name", ["default", "byte_level", "llama3"])
+def test_files_cut_at_characters_are_encoded_as_their_parts(name: str) -> None:
+    mine = ours(name)
+    texts = vg.TextBatch.from_texts(SAMPLE, ids=range(len(SAMPLE)))
+    batch = mine.encode(texts)
+    op = ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, **SENTINELS)
+    inside = 0
+    for seed in range(4):
+        out = op(batch, seed=seed, return_source=True)
+        fim_law(batch, out)
+        rows = [parts_of(row, False) for row in out.to_lists() if row]
+        parts = [part for row in rows for part in row]
+        pieces = [spelled(mine, part) for part in parts]
+        assert ["".join(pieces[k : k + 3]) for k in range(0, len(pieces), 3)] == [text for text in SAMPLE if text]
+        assert mine.encode(pieces).to_lists() == parts
+        # Little is encoded again, and many cuts go through a token.
+        assert out.edited.sum() < 0.05 * len(out.tokens)
+        inside += int(out.edited.sum()) - 3 * len(rows)
+    assert inside > len(SAMPLE)
+
+
+def fim_law(batch: vg.TokenBatch, out: vg.TokenBatch) -> None:
+    row = np.repeat(np.arange(len(out)), out.lengths)
+    known = out.source >= 0
+    at = batch.offsets[:-1][row] + out.source
+    assert ((out.tokens >= 2**31) == ~known).all()
+    assert (out.source[known] < batch.lengths[row][known]).all()
+    kept = known & (out.edited == 0)
+    assert (out.tokens[kept] == batch.tokens[at[kept]]).all()
+    assert len(set(at[kept].tolist())) == kept.sum()
+    (stats,) = out.stats.values()
+    assert stats["deleted"] == len(batch.tokens) - len(set(at[known].tolist()))
+    assert stats["inserted"] == (~known).sum()
+
+
+@pytest.mark.parametrize("name", STYLES)
+@many
+@given(data=st.data(), batch=token_batches(), seed=SEEDS)
+def test_any_tokens_are_cut_at_characters(name: str, data: Any, batch: vg.TokenBatch, seed: int) -> None:
+    """Tokens that no text has, too. Special and protected tokens stay, and keep their places at the ends of a row."""
+    mine = ours(name)
+    batch = with_tokenizer(batch, mine)
+    shut = np.array(data.draw(st.lists(st.booleans(), min_size=len(batch.tokens), max_size=len(batch.tokens))), bool)
+    shut &= data.draw(st.booleans())
+    batch = batch.replace(columns=batch.columns | {"shut": shut})
+    op = ops.FillInMiddle(fim_rate=1.0, protect=ops.Protect(columns=("shut",)), **SENTINELS)
+    out = op(batch, seed=seed, return_source=True)
+    fim_law(batch, out)
+    unknown = [mine._hf.token_to_id(token) for token in ("<unk>", "[UNK]")]
+    shut = shut | np.isin(batch.tokens, [token for token in mine.special_ids.tolist() if token not in unknown])
+    row = np.repeat(np.arange(len(out)), out.lengths)
+    kept = (out.source >= 0) & (out.edited == 0)
+    assert set(np.flatnonzero(shut).tolist()) <= set((batch.offsets[:-1][row] + out.source)[kept].tolist())
+    for before, after, closed in zip(batch.to_lists(), out.to_lists(), lists(shut, batch.offsets), strict=True):
+        head = next((k for k, c in enumerate(closed) if not c), len(before))
+        assert after[:head] == before[:head]
+        assert head == len(before) or after[head] == 2**31
+
+
+@pytest.mark.parametrize("name", ["byte_level_trimmed", "llama2", "t5", "bert"])
+def test_other_tokenizers_encode_the_parts_as_a_whole(name: str) -> None:
+    """The parts of the decoded text are known from where the law puts the cuts: all pieces add up to it."""
+    mine = ours(name)
+    texts = ["a cat sat on the mat and it was there", "def area(width, height): return width * height"]
+    batch = mine.encode(vg.TextBatch.from_texts(texts * 20, ids=range(40)))
+    decoded = texts_of(batch)
+    out = ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, **SENTINELS)(batch, seed=1, return_source=True)
+    fim_law(batch, out)
+    for row, text in zip(out.to_lists(), decoded, strict=True):
+        parts = parts_of(row, False)
+        cuts = [
+            (i, j)
+            for i in range(len(text) + 1)
+            for j in range(i, len(text) + 1)
+            if mine.encode([text[:i], text[i:j], text[j:]]).to_lists() == parts
+        ]
+        assert cuts
+
+
+def test_cuts_at_characters_are_uniform() -> None:
+    """Two independent places among the ends of four clusters, sorted: chi-square over 15 pairs."""
+    mine = Tokenizer.default()
+    n, text = 30_000, "ae\u0301👩‍👩‍👧z"
+    clusters = ["a", "e\u0301", "👩‍👩‍👧", "z"]
+    batch = mine.encode(vg.TextBatch.from_texts([text] * n, ids=range(n)))
+    out = ops.FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, **SENTINELS)(batch, seed=1)
+    ends = ["".join(clusters[:k]) for k in range(5)]
+    counts: Counter[tuple[int, int]] = Counter()
+    for row in out.to_lists():
+        prefix, middle, _ = (spelled(mine, part) for part in parts_of(row, False))
+        counts[ends.index(prefix), ends.index(prefix + middle)] += 1
+    assert len(counts) == 15
+    expected = {(i, j): n * (1 if i == j else 2) / 25 for i in range(5) for j in range(i, 5)}
+    assert sum((counts[k] - e) ** 2 / e for k, e in expected.items()) < 36.1  # p = 1e-3, 14 degrees of freedom
+
+
+def test_columns_and_spans_follow_a_token_that_is_cut() -> None:
+    mine = Tokenizer.default()
+    texts = vg.TextBatch.from_texts(["international understanding<|endoftext|>"] * 50, ids=range(50))
+    batch = mine.encode(texts)
+    batch = batch.replace(columns={"n": np.concatenate([np.arange(k) for k in batch.lengths]).astype(np.int32)})
+    out = ops.FillInMiddle(fim_rate=1.0, **SENTINELS)(batch, seed=3, return_source=True)
+    known = out.source >= 0
+    assert (out.columns["n"][known] == out.source[known]).all()
+    assert (out.columns["n"][~known] == 0).all()
+    assert (out.tokens[out.offsets[1:] - 1] == 0).all()
+    assert any(len(set(source)) < len(source) - 2 for source in lists(out.source, out.offsets))

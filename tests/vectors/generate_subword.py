@@ -244,6 +244,70 @@ def best(word: str) -> list[str]:
     return found[len(word)][1]
 
 
+# Fill in the middle, at characters -----------------------------------------------------------------------------------
+
+
+def fill_in_middle(text: str, p: dict[str, Any], stream: Stream) -> list[tuple[int | str, int, int, int]]:
+    """Tokens (or the numbers of sentinels), and the part of the text that each stands for; clusters are characters.
+
+    Every part is encoded from its start, which is what the op does with less work.
+    """
+    whether, spm = (stream.word(0, k) >> 8 < limit(p[rate]) for k, rate in enumerate(("fim_rate", "fim_spm_rate")))
+    stream.at[0] = 2
+    held = len(text) - len(text.removesuffix("<|end|>"))
+    size = len(text) - held
+
+    def encoded(start: int, end: int) -> list[tuple[int | str, int, int, int]]:
+        out, at = [], start
+        for token, _, stop in tokens_of("BpeDropout", text[start:end], {"rate": 0.0}, None):
+            length = len("<|end|>") if token == "<|end|>" else len(token)
+            out.append((token, at, at + length, stop))
+            at += length
+        return out
+
+    if not whether or not size:
+        return encoded(0, len(text))
+    cuts: list[int] = []
+    while len(cuts) < 2:
+        at = stream.next_below(0, size + 1)
+        marks = [match.span() for match in re.finditer(re.escape("<|end|>"), text)]
+        if not any(start < at < end for start, end in marks):
+            cuts.append(at)
+    a, b = sorted(cuts)
+    prefix, middle, suffix = encoded(0, a), encoded(a, b), encoded(b, size)
+    sentinel = {name: [(p[f"{name}_id"], -1, -1, 0)] for name in ("prefix", "middle", "suffix")}
+    if spm:
+        out = sentinel["prefix"] + sentinel["suffix"] + suffix + sentinel["middle"] + prefix + middle
+    else:
+        out = sentinel["prefix"] + prefix + sentinel["suffix"] + suffix + sentinel["middle"] + middle
+    return out + encoded(size, len(text))
+
+
+def middle_case(spec: dict[str, Any], seed: int, epoch: int, variant: int) -> dict[str, Any]:
+    p = spec["FillInMiddle"]
+    vocabulary = TOKENIZERS["BpeDropout"]["model"]["vocab"]
+    before, out = [], {name: [] for name in ("tokens", "source", "edited", "special")}
+    for row_id, text in zip(IDS, TEXTS["FillInMiddle"], strict=True):
+        stream = Stream(op_key(seed, "FillInMiddle#0", variant), epoch, row_id)
+        old, at = [], 0
+        for token, _, _ in tokens_of("BpeDropout", text, {"rate": 0.0}, None):
+            length = len("<|end|>") if token == "<|end|>" else len(token)
+            old.append((token, at, at + length))
+            at += length
+        before.append([vocabulary[token] for token, _, _ in old])
+        new = fill_in_middle(text, p, stream)
+        held = [next((i for i, (_, _, end) in enumerate(old) if end > start), -1) if start >= 0 else -1
+                for _, start, _, _ in new]  # fmt: skip
+        out["tokens"].append([vocabulary[token] if isinstance(token, str) else token for token, *_ in new])
+        out["source"].append(held)
+        out["edited"].append([int(k < 0 or old[k] != one[:3]) for k, one in zip(held, new, strict=True)])
+        out["special"].append([int(k >= 0 and k % 6 == 0) for k in held])
+    special = [[int(i % 6 == 0) for i in range(len(row))] for row in before]
+    call = {"spec": spec, "seed": seed, "epoch": epoch, "variant": variant}
+    tokenizer = TOKENIZERS["BpeDropout"]
+    return call | {"tokens": before, "special": special, "ids": IDS, "tokenizer": tokenizer, "out": out}
+
+
 # Cases ---------------------------------------------------------------------------------------------------------------
 
 IDS = [0, 1, 2**32 - 1, 2**64 - 1, 11]
@@ -255,6 +319,13 @@ TEXTS = {
         "the<|end|> lowering   new 1111's\n\nabababababab",
         " lower" * 9,
     ],
+    "FillInMiddle": [
+        "",
+        "a",
+        "lower the ababa, newest",
+        "the<|end|> lowering   new 1111's\n\n  abababababab<|end|>",
+        " lower the, new" * 9,
+    ],
     "UnigramSample": ["", "▁a", "▁banana▁cab", "▁ab</s>▁né▁cabana", "▁banabanabanabanabanabanana" * 3],
 }
 TOKENIZERS = {"BpeDropout": byte_level(), "UnigramSample": unigram()}
@@ -264,6 +335,19 @@ SPECS = {
         {"BpeDropout": {"rate": 0.5}},
         {"BpeDropout": {"rate": 1.0}},
         {"BpeDropout": {"rate": 0.9, "name": "x"}},
+    ],
+    "fill_in_middle_character": [
+        {
+            "FillInMiddle": {
+                "fim_rate": rate,
+                "fim_spm_rate": spm,
+                "prefix_id": 901,
+                "middle_id": 902,
+                "suffix_id": 903,
+                "level": "character",
+            }
+        }
+        for rate, spm in ((1.0, 0.0), (0.5, 0.5), (1.0, 1.0), (1.0, 0.5))
     ],
     "unigram_sample": [
         {"UnigramSample": {"alpha": 0.3, "rate": 1.0}},
@@ -300,6 +384,8 @@ def plain(text: str) -> list[str]:
 
 def case(spec: dict[str, Any], seed: int, epoch: int, variant: int) -> dict[str, Any]:
     ((kind, p),) = spec.items()
+    if kind == "FillInMiddle":
+        return middle_case(spec, seed, epoch, variant)
     tokenizer = TOKENIZERS[kind]
     vocabulary = tokenizer["model"]["vocab"]
     if isinstance(vocabulary, list):

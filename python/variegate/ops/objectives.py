@@ -31,19 +31,27 @@ class FillInMiddle(Op):
     Protected tokens at the start and at the end of a row stay there, and no cut comes between two protected tokens; an
     empty row stays empty.
 
+    At the level of characters a row is cut where two grapheme clusters of its text meet, so that a model learns to go
+    on within a word. Each part is what the tokenizer makes of its text, as if it had been encoded alone; a byte-level
+    BPE encodes only the words about a cut again, other tokenizers the text from one special or protected token to the
+    next. A token that was encoded again comes from the token that held its first character, and counts as edited.
+    Special tokens are protected; added tokens, the unknown token and parts of characters are not cut.
+
     Attributes:
         fim_rate: The probability that a row is rearranged, in [0, 1].
         fim_spm_rate: The share of rearranged rows that are SPM.
         prefix_id: The sentinel before the prefix.
         middle_id: The sentinel before the middle.
         suffix_id: The sentinel before the suffix.
+        level: Where a row may be cut: at a ``token``, or at a ``character``, which needs the batch's tokenizer.
         inserted: What sentinels have in columns:
             ``ignore`` (as in padding: -100 in ``labels``, -1 in ``word_ids``, 0 elsewhere), or ``inherit`` the values
             of the left neighbour (at the start of a row, the right one).
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or ids that are no token ids.
+        InvalidInput: A rate outside [0, 1], or ids that are no token ids; at the level of characters, in the call, a
+            batch without a tokenizer, a token that its vocabulary lacks, a text that it cannot encode.
 
     Example:
         >>> import variegate as vg
@@ -51,6 +59,11 @@ class FillInMiddle(Op):
         >>> op = FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, prefix_id=1, middle_id=2, suffix_id=3)
         >>> op(batch, seed=7).to_lists()
         [[1, 5, 6, 3, 8, 9, 10, 2, 7]]
+        >>> code = ["def area(width, height):"]
+        >>> tokenizer = vg.Tokenizer.train(code, vocab_size=300, special_tokens=["<p>", "<m>", "<s>"])
+        >>> op = FillInMiddle(fim_rate=1.0, fim_spm_rate=0.0, prefix_id=0, middle_id=1, suffix_id=2, level="character")
+        >>> tokenizer.decode(op(tokenizer.encode(code, ids=[11]), seed=5)).texts
+        ['<p>de<s>th, height):<m>f area(wid']
     """
 
     fim_rate: float = 0.5
@@ -58,6 +71,7 @@ class FillInMiddle(Op):
     prefix_id: int
     middle_id: int
     suffix_id: int
+    level: Literal["token", "character"] = "token"
     inserted: Literal["ignore", "inherit"] = "ignore"
     spans: Literal["follow", "drop", "forbid"] = "follow"
 

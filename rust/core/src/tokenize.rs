@@ -388,6 +388,22 @@ impl Tokenizer {
         }
     }
 
+    /// Decodes a row by joining the bytes of its tokens, and says where each ends; false where that is not its text, or
+    /// no UTF-8.
+    pub(crate) fn spell(&self, row: &[u32], text: &mut Vec<u8>, ends: &mut Vec<u32>) -> Result<bool> {
+        text.clear();
+        ends.clear();
+        if self.pieces.join(row, self.bytes.view(), &[], text).is_err() {
+            return self.check(row).map(|()| false);
+        }
+        let mut end = 0;
+        ends.extend(row.iter().map(|&id| {
+            end += self.pieces.length(id);
+            end
+        }));
+        Ok(self.joins_bytes && std::str::from_utf8(text).is_ok())
+    }
+
     pub(crate) fn hf(&self) -> &tokenizers::Tokenizer {
         &self.hf
     }

@@ -49,6 +49,7 @@ mod protect;
 mod punctuation_insert;
 mod resegment;
 mod runs;
+mod seams;
 mod sentence_permute;
 mod span_corruption;
 mod synonym;

@@ -149,33 +149,8 @@ impl Room {
     /// Decodes the row and finds the fences; says whether there are any.
     fn read(&mut self, row: Row<'_>, tokenizer: &Tokenizer) -> Result<bool> {
         let Room { text, ends, fences, lost, mask, .. } = self;
-        let (table, apart, unknown) = (tokenizer.token_bytes().view(), tokenizer.apart(), tokenizer.unknown());
-        let n = row.tokens.len();
-        lost.clear();
-        lost.resize(n, 0);
-        loop {
-            text.clear();
-            ends.clear();
-            for (i, &token) in row.tokens.iter().enumerate() {
-                match lost[i] == 1 {
-                    true => text.extend_from_slice("\u{FFFD}".as_bytes()),
-                    false if i == 0 && !tokenizer.joins_bytes() => text.extend(tokenizer.alone(token)),
-                    false => text.extend_from_slice(table.row(token as usize)),
-                }
-                ends.push(text.len() as u32);
-            }
-            if std::str::from_utf8(text).is_ok() {
-                break;
-            }
-            let mut at = 0;
-            for chunk in text.utf8_chunks() {
-                let bad = at + chunk.valid().len();
-                at = bad + chunk.invalid().len();
-                let first = ends.partition_point(|&end| end as usize <= bad);
-                let last = ends.partition_point(|&end| (end as usize) < at);
-                lost.get_mut(first..(last + 1).min(n)).into_iter().flatten().filter(|_| at > bad).for_each(|l| *l = 1);
-            }
-        }
+        let (apart, unknown) = (tokenizer.apart(), tokenizer.unknown());
+        read_text(row.tokens, tokenizer, |i| i == 0, text, ends, lost);
         fences.clear();
         fences.extend(
             row.tokens
@@ -375,6 +350,45 @@ impl Room {
     fn moves(&self) -> Moves<'_> {
         // The lists are read while other parts of the room are written.
         Moves { edits: &self.made.edits, starts: &self.starts }
+    }
+}
+
+/// Decodes tokens into UTF-8 and says where each ends; one that `opens` a text as it stands alone. Parts of a character
+/// whose rest is missing are `lost`, and read as U+FFFD each.
+pub(super) fn read_text(
+    tokens: &[u32],
+    tokenizer: &Tokenizer,
+    opens: impl Fn(usize) -> bool,
+    text: &mut Vec<u8>,
+    ends: &mut Vec<u32>,
+    lost: &mut Vec<u8>,
+) {
+    let (table, n) = (tokenizer.token_bytes().view(), tokens.len());
+    let joins = tokenizer.joins_bytes();
+    lost.clear();
+    lost.resize(n, 0);
+    loop {
+        text.clear();
+        ends.clear();
+        for (i, &token) in tokens.iter().enumerate() {
+            match lost[i] == 1 {
+                true => text.extend_from_slice("\u{FFFD}".as_bytes()),
+                false if !joins && opens(i) => text.extend(tokenizer.alone(token)),
+                false => text.extend_from_slice(table.row(token as usize)),
+            }
+            ends.push(text.len() as u32);
+        }
+        if std::str::from_utf8(text).is_ok() {
+            break;
+        }
+        let mut at = 0;
+        for chunk in text.utf8_chunks() {
+            let bad = at + chunk.valid().len();
+            at = bad + chunk.invalid().len();
+            let first = ends.partition_point(|&end| end as usize <= bad);
+            let last = ends.partition_point(|&end| (end as usize) < at);
+            lost.get_mut(first..(last + 1).min(n)).into_iter().flatten().filter(|_| at > bad).for_each(|l| *l = 1);
+        }
     }
 }
 

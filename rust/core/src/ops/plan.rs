@@ -137,7 +137,7 @@ pub(crate) struct Plan {
     pub(crate) moved: bool,
     /// Whether `out.edited` was written; if not, no token was chosen.
     pub(crate) marked: bool,
-    /// Whether several output tokens may come from one; then sources ascend.
+    /// Whether several output tokens may come from one.
     pub(crate) repeats: bool,
     /// Edits that were drawn, and held back by a limit.
     pub(crate) held: u64,
@@ -174,16 +174,16 @@ impl Plan {
         if let Some(source) = self.source() {
             let inserted = source.iter().filter(|&&s| s < 0).count();
             stats.inserted += inserted as u64;
-            let repeated = if self.repeats { repeated(source) } else { 0 };
+            let repeated = if self.repeats { repeated(source, n) } else { 0 };
             stats.deleted += (n + inserted + repeated - source.len()) as u64;
         }
     }
 }
 
-/// How many tokens come from where an earlier one comes from; sources ascend.
-fn repeated(source: &[i32]) -> usize {
-    let mut last = -1;
-    let again = |&&s: &&i32| s >= 0 && std::mem::replace(&mut last, s) == s;
+/// How many tokens come from where an earlier one comes from, in a row that had `n`.
+fn repeated(source: &[i32], n: usize) -> usize {
+    let mut seen = vec![false; n];
+    let again = |&&s: &&i32| seen.get_mut(s as usize).is_some_and(|seen| std::mem::replace(seen, true));
     source.iter().filter(again).count()
 }
 

@@ -25,6 +25,12 @@ impl Pieces {
         Pieces { cells: bytes.iter().map(cell).collect(), lengths: bytes.iter().zip(known).map(length).collect() }
     }
 
+    /// The number of bytes of a token that there is.
+    #[inline]
+    pub(super) fn length(&self, id: u32) -> u32 {
+        self.lengths[id as usize]
+    }
+
     /// Appends the bytes of a row's tokens, but for the `skipped` ones (ascending), to `out`.
     ///
     /// # Errors
