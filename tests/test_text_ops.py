@@ -527,6 +527,18 @@ BAD: list[tuple[Any, str]] = [
         "Synonym: lexicon: rows must be a sequence of rows, or a mapping (they are 3)",
     ),
     (
+        lambda: ops.Synonym(rate=0.1, lexicon={"car": 1}),
+        "Synonym: lexicon: row 0 must hold a word, a part of speech and replacements, all str (it is ('car', '', 1))",
+    ),
+    (
+        lambda: ops.PunctuationInsert(rate=0.1, marks="\ud800"),
+        "PunctuationInsert: marks must hold no lone surrogate (it is '\\ud800')",
+    ),
+    (
+        lambda: ops.WordSwap(rate=0.1, negations=("\udfff",)),
+        "WordSwap: negations[0] must hold no lone surrogate (it is '\\udfff')",
+    ),
+    (
         lambda: ops.Synonym(rate=0.1, lexicon=[("car",)]),
         "Synonym: lexicon: row 0 must hold a word, a part of speech and replacements, all str (it is ('car',))",
     ),

@@ -415,6 +415,8 @@ def _token(where: str, value: Any) -> int:
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{where} must be a str (it is {value!r})")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise InvalidInput(f"{where} must hold no lone surrogate (it is {value!r})")
     return value
 
 

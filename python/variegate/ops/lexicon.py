@@ -77,7 +77,10 @@ class Lexicon:
 
     def __init__(self, rows: Mapping[str, Iterable[str]] | Iterable[Iterable[str]]) -> None:
         if isinstance(rows, Mapping):
-            rows = [(word, "", *([to] if isinstance(to, str) else to)) for word, to in rows.items()]
+            rows = [
+                (word, "", *([to] if isinstance(to, str) or not hasattr(to, "__iter__") else to))
+                for word, to in rows.items()
+            ]
         if isinstance(rows, str) or not hasattr(rows, "__iter__"):
             raise InvalidInput(f"lexicon: rows must be a sequence of rows, or a mapping (they are {rows!r})")
         self._rows = tuple(_row(i, row) for i, row in enumerate(rows))
