@@ -810,6 +810,9 @@ class TestTransform:
             assert str(caught.value) == message
         with pytest.raises(InvalidInput, match=r"^columns belong to tokens, but the ops change text"):
             Transform(vg.ops.KeyboardTypo(rate=0.1), 3, columns=("labels",))
+        for epoch in ("x", 1.5, None):
+            with pytest.raises(InvalidInput, match=r"^epoch must be an integer \(it is "):
+                Transform(MASK, 3, epoch=epoch)  # type: ignore[arg-type]
 
 
 def test_torch_is_asked_for_by_name_when_it_is_absent(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,8 @@ def check_ids(ids: str) -> None:
 
 def check_epoch(epoch: int) -> int:
     """The epoch, if it fits the counter that it becomes a part of."""
+    if not hasattr(epoch, "__index__"):
+        raise InvalidInput(f"epoch must be an integer (it is {epoch!r})")
     if not 0 <= epoch < 1 << 32:
         raise InvalidInput(f"epoch must lie in 0..4294967295 (it is {epoch})")
     return int(epoch)
