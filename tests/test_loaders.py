@@ -696,6 +696,11 @@ COLUMNS = {"id": [row["id"] for row in ROWS], "input_ids": [row["input_ids"] for
 
 
 class TestTransform:
+    def test_columns_that_an_op_reads_are_taken(self):
+        transform = Transform(vg.ops.WholeWordMask(mlm_probability=1.0, mask_id=1, vocab_size=9), seed=1)
+        out = transform({"id": [1], "input_ids": [[5, 6, 7]], "word_ids": [[0, 0, None]]})
+        assert out["labels"] == [[5, 6, -100]]
+
     def check(self, got: Any, epoch: int = 0) -> None:
         assert list(got["input_ids"]) == [tokens for tokens, _ in by_op(ROWS, NOISE, epoch).values()]
         assert list(got["labels"]) == [labels for _, labels in by_op(ROWS, NOISE, epoch).values()]

@@ -39,6 +39,7 @@ class Transform:
         id_field: The column of keys, int or str.
         ids: What keys a row's randomness: ``record`` (its key), ``content``, or ``position`` in the batch.
         columns: Columns with one integer per token that must move with the tokens (``attention_mask``, ``labels``).
+            Those that the ops read (``word_ids``) need not be named.
         return_source: Adds ``source`` and ``edited``, one value per output token.
 
     Raises:
@@ -69,7 +70,7 @@ class Transform:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ops", _rows.as_op(self.ops))
-        object.__setattr__(self, "columns", tuple(self.columns))
+        object.__setattr__(self, "columns", tuple(dict.fromkeys([*self.columns, *_rows.reads(self._op)])))
         object.__setattr__(self, "epoch", _rows.check_epoch(self.epoch))
         _rows.check_ids(self.ids)
         if self.columns and _rows.is_text(self._op):
