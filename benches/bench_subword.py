@@ -70,6 +70,52 @@ def bench_bpe_dropout(compare: Compare, texts: vg.TextBatch, batch: vg.TokenBatc
     )
 
 
+def bench_unigram_sample(compare: Compare, texts: vg.TextBatch, tmp_path: Path):
+    """The peer samples from the same pieces; one thread of its own, and one document a call."""
+    sentencepiece = pytest.importorskip("sentencepiece")
+    documents = [" ".join(text.split()) for text in texts.texts]
+    (tmp_path / "lines.txt").write_text("\n".join(document[:4000] for document in documents), encoding="utf-8")
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(tmp_path / "lines.txt"),
+        model_prefix=str(tmp_path / "unigram"),
+        vocab_size=4000,
+        normalization_rule_name="identity",
+        bos_id=-1,
+        eos_id=-1,
+        unk_id=0,
+        num_threads=1,
+        minloglevel=2,
+    )
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "unigram.model"))
+    pieces = [(theirs.id_to_piece(i), theirs.get_score(i)) for i in range(theirs.get_piece_size())]
+    model = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=False))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    model.decoder = tokenizers.decoders.Metaspace()
+    tokenizer = vg.Tokenizer(model)
+    batch = tokenizer.encode(documents, ids=np.arange(len(documents), dtype=np.uint64))
+    op = ops.UnigramSample(alpha=0.5)
+
+    def peer() -> list[list[int]]:
+        return [theirs.encode(document, enable_sampling=True, alpha=0.5, nbest_size=-1) for document in documents]
+
+    def check(ours: vg.TokenBatch, rows: list[list[int]]) -> bool:
+        assert tokenizer.decode(ours).texts == tokenizer.decode(batch).texts
+        lengths = [len(row) for row in rows]
+        spread = math.sqrt(sum((a - b) ** 2 for a, b in zip(ours.lengths.tolist(), lengths, strict=True)))
+        return abs(len(ours.tokens) - sum(lengths)) < 4 * spread and len(ours.tokens) > 1.02 * len(batch.tokens)
+
+    compare(
+        "unigram_sample",
+        lambda: op(batch, seed=SEED),
+        peer,
+        check=check,
+        units=len(op(batch, seed=SEED).tokens),
+        peer_name="sentencepiece, nbest_size=-1",
+        peer_package="sentencepiece",
+        note="alpha 0.5, 4k pieces, tokens that come out",
+    )
+
+
 def bench_word_ids(compare: Compare, texts: vg.TextBatch, batch: vg.TokenBatch, tmp_path: Path):
     """The peer encodes, as its word ids come with the encoding."""
     theirs = reference(tmp_path)

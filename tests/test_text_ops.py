@@ -576,3 +576,9 @@ def test_bad_input_is_named(call, message):
     with pytest.raises(InvalidInput) as caught:
         call()
     assert str(caught.value) == message
+
+
+def test_an_entity_that_is_part_of_a_negation_stays():
+    texts = vg.TextBatch.from_texts(["Don't ask Don."], ids=[1], spans=[(0, 0, 3, "PER"), (0, 10, 13, "PER")])
+    out = ops.EntitySwap(rate=1.0, tag="PER", entities=("Ada",))(texts, seed=3)
+    assert out.texts == ["Don't ask Ada."]
