@@ -5,8 +5,9 @@
 
 import os
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("variegate", deadline=None, derandomize=True)
-settings.register_profile("soak", deadline=None, max_examples=5000, print_blob=True)
+PATIENT = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("variegate", derandomize=True, **PATIENT)
+settings.register_profile("soak", max_examples=5000, print_blob=True, **PATIENT)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "variegate"))
