@@ -33,14 +33,14 @@ class CaseNoise(Op):
     """Changes the case of letters.
 
     Each letter that has two cases is hit with probability `rate` and takes the other one; its marks stay. A letter
-    whose other case is more than one character (ß) stays. Takes a `TextBatch`.
+    whose other case is more than one character (ß) stays.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -56,15 +56,14 @@ class CaseNoise(Op):
 class CharDelete(Op):
     """Drops letters.
 
-    Each letter is hit with probability `rate` and goes, with its marks; a run of letters keeps at least one. Takes a
-    `TextBatch`.
+    Each letter is hit with probability `rate` and goes, with its marks; a run of letters keeps at least one.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -82,7 +81,7 @@ class CharInsert(Op):
 
     After each letter comes, with probability `rate`, a drawn one of its case. Without an `alphabet` it is one of the
     script of the letter before it (Latin, Cyrillic, Greek, Hebrew, Arabic, Armenian, Georgian); after letters of other
-    scripts, and after accented ones, nothing is put. Takes a `TextBatch`.
+    scripts, and after accented ones, nothing is put.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -90,7 +89,8 @@ class CharInsert(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or an alphabet of no letters; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1], or an alphabet of no letters; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -108,7 +108,7 @@ class CharSubstitute(Op):
     """Replaces letters by others.
 
     Each letter that carries no mark is hit with probability `rate` and becomes another of its alphabet (see
-    `CharInsert`), all equally likely; its case stays. Takes a `TextBatch`.
+    `CharInsert`), all equally likely; its case stays.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -116,7 +116,8 @@ class CharSubstitute(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or an alphabet of no letters; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1], or an alphabet of no letters; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -134,14 +135,14 @@ class CharTranspose(Op):
     """Lets neighbouring letters change places.
 
     Walks each row from the left: a letter changes places with the letter right after it with probability `rate`, and a
-    pair that did is passed over. Marks and case go with their letter; two that are the same stay. Takes a `TextBatch`.
+    pair that did is passed over. Marks and case go with their letter; two that are the same stay.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -159,7 +160,7 @@ class Contraction(Op):
 
     At each word where one of the two is possible it happens with probability `rate`; the case stays. What would change
     the sense is left: "he's" and "he'd", which are two verbs each, and "Don't you" are not expanded; "it is" at the end
-    of a clause, and "have" where it is the main verb, are not contracted. Takes a `TextBatch`.
+    of a clause, and "have" where it is the main verb, are not contracted.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -167,7 +168,8 @@ class Contraction(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or a mode that is not there; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1], or a mode that is not there; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -188,7 +190,7 @@ class Diacritics(Op):
     With ``drop``, each letter that has diacritics, as one character or as marks behind it, loses them all with
     probability `rate`: Latin, Greek, the Cyrillic yo, the points of Hebrew and the vowel signs of Arabic. With ``add``,
     each bare letter that has an accented form in Latin-1, Latin Extended-A or Greek becomes one of these, all equally
-    likely. Takes a `TextBatch`.
+    likely.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -196,7 +198,8 @@ class Diacritics(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1], or a mode that is not there; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1], or a mode that is not there; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -214,14 +217,14 @@ class Homoglyph(Op):
     """Replaces letters by letters of other scripts that look the same.
 
     Each letter of Latin, Cyrillic, Greek or Armenian that has a double is hit with probability `rate` and becomes one
-    of its doubles, all equally likely. Takes a `TextBatch`.
+    of its doubles, all equally likely.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -270,14 +273,14 @@ class OcrNoise(Op):
 
     Each letter and digit of the table, and each pair such as rn (m), cl (d), vv (w), is hit with probability `rate` and
     becomes one of what it is confused with (0 and O, 1 and l, m and rn, ...), all equally likely. Where a pair stands,
-    it is taken before its first letter. Digits may become letters and the other way round. Takes a `TextBatch`.
+    it is taken before its first letter. Digits may become letters and the other way round.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -295,7 +298,7 @@ class PunctuationInsert(Op):
     """Puts punctuation between words (Karimi, Rossi and Prati, "AEDA", Findings of EMNLP 2021).
 
     Before each word comes, with probability `rate`, one of the `marks` and a space; the paper draws the number of marks
-    uniformly from 1 to a third of the words, for which a rate of 1/6 is the mean. Takes a `TextBatch`.
+    uniformly from 1 to a third of the words, for which a rate of 1/6 is the mean.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -306,7 +309,7 @@ class PunctuationInsert(Op):
         spans: What becomes of spans that an edit touches; what is put at the edge of a span is outside it.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1], or no marks; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1], or no marks; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -327,7 +330,7 @@ class WhitespaceNoise(Op):
     """Removes and doubles spaces, and puts some into words.
 
     Each space (of any kind, but no line end) is hit with probability `rate`; it goes, or comes twice, one as often as
-    the other. Between two letters comes a space with probability `split_rate`. Takes a `TextBatch`.
+    the other. Between two letters comes a space with probability `split_rate`.
 
     Attributes:
         rate: The probability that a space is hit, in [0, 1]; drawn to 2^-24.
@@ -335,7 +338,7 @@ class WhitespaceNoise(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg

@@ -26,7 +26,7 @@ class EntitySwap(Op):
 
     Each span of the `tag` is hit with probability `rate` and its text becomes one of the `entities` other than itself,
     all equally likely; the span then holds the new name. A span that overlaps one that was hit before it stays, and so
-    does one that holds a negation. Takes a `TextBatch` with spans.
+    does one that holds a negation. It needs spans.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -37,7 +37,8 @@ class EntitySwap(Op):
         spans: What becomes of spans that an edit touches; with ``forbid``, nothing is replaced.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1], no entities, or an empty one; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1], no entities, or an empty one; in the call, a `TokenBatch` without
+            a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -60,7 +61,7 @@ class Misspelling(Op):
     """Replaces words by common misspellings.
 
     Each word of the table is hit with probability `rate` and becomes one of its misspellings, all equally likely; its
-    case stays. Takes a `TextBatch`.
+    case stays.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -70,7 +71,8 @@ class Misspelling(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1], or a table that is none; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1], or a table that is none; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -93,7 +95,7 @@ class Synonym(Op):
     Each word that the lexicon knows is hit with probability `rate` and becomes one of its replacements, all equally
     likely. A form of a known English word (a plural, -s, -ed, -ing) gets the same form of the replacement, irregular
     ones included; the case stays; after "a" and "an" only what goes with them is drawn. Nothing looks at the sentence:
-    a word of several meanings may get a replacement for another one. Takes a `TextBatch`.
+    a word of several meanings may get a replacement for another one.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -104,7 +106,8 @@ class Synonym(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1], or a lexicon that is none; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1], or a lexicon that is none; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -127,8 +130,7 @@ class WordDelete(Op):
     """Drops words (Wei and Zou, "EDA", EMNLP 2019: random deletion).
 
     Each word is hit with probability `rate` and goes, and with it the space before it, or if none is left there the one
-    after it; punctuation stays. A row that would lose all of its words keeps the one whose draw was highest. Takes a
-    `TextBatch`.
+    after it; punctuation stays. A row that would lose all of its words keeps the one whose draw was highest.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -137,7 +139,7 @@ class WordDelete(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -157,7 +159,7 @@ class WordInsert(Op):
     """Adds synonyms of words (Wei and Zou, "EDA", EMNLP 2019: random insertion).
 
     For each word that the lexicon knows, with probability `rate`, one of its replacements (in its form) is put before
-    a word of the row, all places and replacements equally likely. Takes a `TextBatch`.
+    a word of the row, all places and replacements equally likely.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -168,7 +170,8 @@ class WordInsert(Op):
         spans: What becomes of spans that an edit touches; what is put at the edge of a span is outside it.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1], or a lexicon that is none; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1], or a lexicon that is none; in the call, a `TokenBatch` without a
+            tokenizer.
 
     Example:
         >>> import variegate as vg
@@ -191,7 +194,7 @@ class WordSwap(Op):
 
     Each word is hit with probability `rate` and changes places with any other word of the row, all equally likely, one
     swap after the other from the left; spaces and punctuation stay where they are. A span cannot follow a word that
-    moves, so with ``spans="follow"`` the words of spans stay, as with ``forbid``. Takes a `TextBatch`.
+    moves, so with ``spans="follow"`` the words of spans stay, as with ``forbid``.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.
@@ -200,7 +203,7 @@ class WordSwap(Op):
         spans: What becomes of spans that an edit touches.
 
     Raises:
-        InvalidInput: A rate or share outside [0, 1]; in the call, a `TokenBatch`.
+        InvalidInput: A rate or share outside [0, 1]; in the call, a `TokenBatch` without a tokenizer.
 
     Example:
         >>> import variegate as vg
