@@ -12,7 +12,7 @@ pub mod pack;
 pub mod par;
 pub mod ragged;
 pub mod rng;
-mod room;
+pub mod room;
 pub mod simd;
 mod subword;
 pub mod template;

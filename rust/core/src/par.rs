@@ -3,7 +3,7 @@
 //! The pool is ours, built when it is first needed. A forked child (a DataLoader worker) inherits a pool without
 //! threads; it runs serially instead of waiting for them.
 
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,54 +80,43 @@ fn cuts(offsets: &[i64], grain: usize) -> Vec<usize> {
     cuts
 }
 
-/// What a thread did in [`fold_rows`]: its state, and the numbers of the ranges that went into it, in turn.
-#[derive(Debug)]
-pub struct Folded<S> {
-    /// The state.
-    pub state: S,
-    /// The ranges: ascending for the first thread, descending for the others.
-    pub ranges: Vec<usize>,
-}
-
-/// Calls `step` on consecutive ranges of rows, as [`map_rows`] cuts them, with one state per thread.
+/// Calls `step` with the number of a range and its rows on consecutive ranges, as [`map_rows`] cuts them, with one
+/// state per thread, and returns the states.
 ///
-/// The first thread takes ranges from the front and the others take them from the back, until none is left. So the
-/// state of the first, which is the first of the result, covers the rows up to some row, and appending to it what the
-/// others have is all that is left to do. A thread whose step returns false takes no more ranges. A thread that came
-/// too late is not in the result, but the first always is.
+/// Threads take ranges in turn, this thread among them; one whose step returns false takes no more, and one that came too
+/// late has no state. Where [`splits`] says no, there is one range.
 pub fn fold_rows<S: Send>(
     offsets: &[i64],
     grain: usize,
-    init: impl Fn(usize) -> S + Sync,
-    step: impl Fn(&mut S, Range<usize>) -> bool + Sync,
-) -> Vec<Folded<S>> {
-    let rows = offsets.len() - 1;
+    init: impl Fn() -> S + Sync,
+    step: impl Fn(&mut S, usize, Range<usize>) -> bool + Sync,
+) -> Vec<S> {
     let pool = if splits(offsets, grain) { pool() } else { None };
     let Some(pool) = pool else {
-        let mut state = init(0);
-        step(&mut state, 0..rows);
-        return vec![Folded { state, ranges: vec![0] }];
+        let mut state = init();
+        step(&mut state, 0, 0..offsets.len() - 1);
+        return vec![state];
     };
     let cuts = cuts(offsets, grain);
-    let left = Mutex::new(0..cuts.len() - 1);
-    let fold = |thread: usize| {
-        let take = || {
-            let mut left = left.lock().unwrap_or_else(PoisonError::into_inner);
-            if thread == 0 { left.next() } else { left.next_back() }
-        };
-        let mut next = take();
-        if next.is_none() && thread > 0 {
-            return None;
+    let next = AtomicUsize::new(0);
+    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&range| range + 1 < cuts.len());
+    let states = Mutex::new(Vec::new());
+    let fold = || {
+        let Some(mut range) = take() else { return };
+        let mut state = init();
+        while step(&mut state, range, cuts[range]..cuts[range + 1]) {
+            match take() {
+                Some(another) => range = another,
+                None => break,
+            }
         }
-        let mut folded = Folded { state: init(thread), ranges: Vec::new() };
-        while let Some(range) = next {
-            folded.ranges.push(range);
-            let more = step(&mut folded.state, cuts[range]..cuts[range + 1]);
-            next = if more { take() } else { None };
-        }
-        Some(folded)
+        states.lock().unwrap_or_else(PoisonError::into_inner).push(state);
     };
-    pool.broadcast(|context| fold(context.index())).into_iter().flatten().collect()
+    pool.in_place_scope(|scope| {
+        (1..pool.current_num_threads()).for_each(|_| scope.spawn(|_| fold()));
+        fold();
+    });
+    states.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether [`fold_rows`] would cut these rows.
@@ -136,22 +125,38 @@ pub fn splits(offsets: &[i64], grain: usize) -> bool {
     rows > 1 && offsets[rows] as usize + rows > grain && threads() > 1
 }
 
-/// A vector of a known length, of which each thread writes parts.
+/// A vector of which each thread writes parts.
 pub(crate) struct Shared<T> {
-    values: Vec<T>,
-    start: *mut T,
-    n: usize,
+    values: Vec<MaybeUninit<T>>,
+    start: *mut MaybeUninit<T>,
     written: AtomicUsize,
 }
 
 // SAFETY: threads only call `write`, whose callers keep to parts of their own.
 unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: it owns what `start` points to.
+unsafe impl<T: Send> Send for Shared<T> {}
 
 impl<T: Copy> Shared<T> {
+    /// With room for `n` values.
     pub(crate) fn new(n: usize) -> Self {
         let mut values = with_room(n);
-        let start = values.as_mut_ptr();
-        Shared { values, start, n, written: AtomicUsize::new(0) }
+        // SAFETY: there is room, and these values need not be initialised.
+        unsafe { values.set_len(n) }
+        Shared { start: values.as_mut_ptr(), values, written: AtomicUsize::new(0) }
+    }
+
+    /// How many values there is room for.
+    pub(crate) fn room(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Makes room for `n` values.
+    pub(crate) fn grow(&mut self, n: usize) {
+        if n > self.values.len() {
+            self.values.resize(n, MaybeUninit::uninit());
+            self.start = self.values.as_mut_ptr();
+        }
     }
 
     /// Writes the values from place `at` on.
@@ -159,48 +164,22 @@ impl<T: Copy> Shared<T> {
     /// # Safety
     /// No other call may write these places.
     pub(crate) unsafe fn write(&self, at: usize, values: &[T]) {
-        assert!(at + values.len() <= self.n);
-        // SAFETY: the places lie within the vector's room and belong to this call.
-        unsafe { self.start.add(at).copy_from_nonoverlapping(values.as_ptr(), values.len()) }
+        assert!(at + values.len() <= self.values.len());
+        // SAFETY: the places lie within the vector and belong to this call.
+        unsafe { self.start.add(at).cast::<T>().copy_from_nonoverlapping(values.as_ptr(), values.len()) }
         self.written.fetch_add(values.len(), Ordering::Relaxed);
     }
 
-    /// The vector.
+    /// The vector of the first `n` values.
     ///
     /// # Panics
-    /// If some place was not written.
-    pub(crate) fn finish(mut self) -> Vec<T> {
-        assert_eq!(self.written.into_inner(), self.n, "every place must be written");
-        // SAFETY: no place was written twice, so all `n` were.
-        unsafe { self.values.set_len(self.n) }
-        self.values
+    /// If one of them was not written, or others were.
+    pub(crate) fn finish(self, n: usize) -> Vec<T> {
+        assert_eq!(self.written.into_inner(), n, "every place must be written");
+        let mut values = ManuallyDrop::new(self.values);
+        // SAFETY: no place was written twice, so the first `n` were.
+        unsafe { Vec::from_raw_parts(values.as_mut_ptr().cast(), n, values.capacity()) }
     }
-}
-
-/// Appends parts to a vector, copied by all threads.
-pub(crate) fn append<T: Copy + Send + Sync>(all: &mut Vec<T>, parts: &[&[T]]) {
-    /// Elements per task.
-    const PIECE: usize = 1 << 16;
-    let more = parts.iter().map(|part| part.len()).sum();
-    all.reserve(more);
-    let mut room = &mut all.spare_capacity_mut()[..more];
-    let mut tasks = Vec::new();
-    for piece in parts.iter().flat_map(|part| part.chunks(PIECE)) {
-        let (here, rest) = room.split_at_mut(piece.len());
-        tasks.push((here, piece));
-        room = rest;
-    }
-    let copy = |(to, from): (&mut [MaybeUninit<T>], &[T])| {
-        to.iter_mut().zip(from).for_each(|(to, &from)| {
-            to.write(from);
-        });
-    };
-    match pool().filter(|_| tasks.len() > 1) {
-        Some(pool) => pool.install(|| tasks.into_par_iter().for_each(copy)),
-        None => tasks.into_iter().for_each(copy),
-    }
-    // SAFETY: the tasks wrote each of the `more` elements behind the last.
-    unsafe { all.set_len(all.len() + more) }
 }
 
 /// Calls `work` on `0..tasks` and returns the results in order, for work that is not cut by rows.
@@ -258,13 +237,13 @@ mod tests {
             let rows: Vec<usize> = map_rows(&offsets, grain, |range| range.collect::<Vec<_>>()).concat();
             prop_assert!(rows.into_iter().eq(0..lengths.len()));
 
-            let folded = fold_rows(&offsets, grain, |_| Vec::new(), |state, range| {
-                state.push(range);
+            let states = fold_rows(&offsets, grain, Vec::new, |state: &mut Vec<_>, i, range| {
+                state.push((i, range));
                 true
             });
-            prop_assert!(folded[0].ranges.is_sorted() && folded[0].ranges.first().is_none_or(|&range| range == 0));
-            let mut found: Vec<_> = folded.into_iter().flat_map(|f| f.ranges.into_iter().zip(f.state)).collect();
-            found.sort_unstable_by_key(|found| found.0);
+            prop_assert!(states.iter().all(|state| state.is_sorted_by_key(|(i, _)| *i)));
+            let mut found = states.concat();
+            found.sort_unstable_by_key(|(i, _)| *i);
             prop_assert!(found.into_iter().flat_map(|(_, range)| range).eq(0..lengths.len()));
         }
 
@@ -275,24 +254,15 @@ mod tests {
                 offsets.push(offsets[offsets.len() - 1] + n);
             }
             let n = offsets[lengths.len()] as usize;
-            let shared = Shared::new(n);
-            fold_rows(&offsets, grain, |_| (), |(), range| {
+            let mut shared = Shared::new(n / 2);
+            shared.grow(n + 1);
+            fold_rows(&offsets, grain, || (), |(), _, range| {
                 let (from, to) = (offsets[range.start] as usize, offsets[range.end] as usize);
                 // SAFETY: ranges do not overlap.
                 unsafe { shared.write(from, &(from..to).collect::<Vec<_>>()) }
                 true
             });
-            prop_assert!(shared.finish().into_iter().eq(0..n));
-        }
-
-        #[test]
-        fn parts_are_appended_in_order(parts in prop::collection::vec(prop::collection::vec(any::<u16>(), 0..9), 0..9), large in 0usize..3) {
-            let mut all: Vec<u16> = (0..1000).collect();
-            let tail = vec![7; large << 16];
-            let mut parts: Vec<&[u16]> = parts.iter().map(Vec::as_slice).collect();
-            parts.push(&tail);
-            append(&mut all, &parts);
-            prop_assert_eq!(all, [(0..1000).collect(), parts.concat()].concat());
+            prop_assert!(shared.finish(n).into_iter().eq(0..n));
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `variegate._core`: convert, detach, call, wrap. No algorithm lives here.
 
 use pyo3::prelude::*;
+use variegate_core::room::Recycling;
 
 mod batch;
 mod convert;
@@ -12,6 +13,10 @@ mod ops;
 mod rng;
 mod template;
 mod tokenize;
+
+/// Results are dropped from Python, batch after batch; the next ones take their memory.
+#[global_allocator]
+static ROOM: Recycling = Recycling::new();
 
 #[pymodule]
 fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {

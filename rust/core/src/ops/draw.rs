@@ -1,5 +1,6 @@
 //! How ops draw: a roll per position, and integers where a roll hit.
 
+use super::runs::Runs;
 use crate::rng::Stream;
 use crate::simd::Level;
 
@@ -15,6 +16,7 @@ pub(crate) struct Draw {
     seconds: Vec<u32>,
     thirds: Vec<u32>,
     marks: Vec<u8>,
+    pub(crate) runs: Runs,
 }
 
 impl Draw {
@@ -26,6 +28,7 @@ impl Draw {
             seconds: Vec::new(),
             thirds: Vec::new(),
             marks: Vec::new(),
+            runs: Runs::default(),
         }
     }
 

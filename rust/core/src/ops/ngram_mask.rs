@@ -5,7 +5,7 @@ use serde::Deserialize;
 use super::draw::{Draw, below_at, room};
 use super::hide::{Hide, no_label};
 use super::plan::{IGNORE_INDEX, Plan, Row, TokenOp};
-use super::runs::{Lengths, around, scattered};
+use super::runs::{Lengths, free};
 use crate::error::{Error, Result};
 
 /// Chooses runs of tokens, as long as a law of lengths says, until a share of the row is chosen; each run becomes mask
@@ -69,24 +69,21 @@ impl TokenOp for NgramMask {
         if row.tokens.iter().fold(0, |all, token| all | token) > i32::MAX as u32 {
             return Err(no_label(KIND, row.tokens));
         }
-        let free = row.protected.map_or(n, |protected| protected.iter().filter(|&&p| p == 0).count());
+        let free = free(&row);
         // Rounded up or down at random, so that the share is right on average in rows of any length.
         let noise = (free as f64 * self.mlm_probability + f64::from(stream.words(3).unit())) as usize;
-        let mut runs = scattered(draw, free, noise.min(free), &self.lengths);
+        let runs = draw.runs.scatter(stream, free, noise.min(free), &self.lengths).around(row.protected);
 
         room(&mut plan.out.tokens, n).copy_from_slice(row.tokens);
         room(&mut plan.out.edited, n).fill(0);
         room(&mut plan.labels, n).fill(IGNORE_INDEX);
         plan.out.len = n;
         plan.marked = true;
-        if let Some(protected) = row.protected.filter(|_| free < n) {
-            runs = around(&runs, protected);
-        }
         let mut hows = stream.words(4);
         for run in runs {
             let how = hows.next_word() >> 8;
             plan.out.edited[run.clone()].fill(1);
-            for i in run {
+            for i in run.clone() {
                 plan.labels[i] = row.tokens[i] as i32;
                 if how < law.mask {
                     plan.out.tokens[i] = law.mask_id;

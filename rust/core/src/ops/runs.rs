@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::draw::Draw;
-use crate::rng::Words;
+use super::plan::Row;
+use crate::rng::{Stream, Words};
 
 /// A law of lengths, as the cumulative shares of 2^32.
 #[derive(Debug)]
@@ -47,38 +47,101 @@ impl Lengths {
     }
 }
 
-/// Runs that hold `noise` of `n` tokens: lengths are drawn until they do, the last one cut; one drawn at random goes
-/// first, the others after it in turn; and all ways to place them are equally likely.
-///
-/// Lane 0 draws the lengths, lane 1 the places, lane 2 which one goes first. The law must give lengths above 0.
-pub(crate) fn scattered(draw: &Draw, n: usize, noise: usize, lengths: &Lengths) -> Vec<Range<usize>> {
-    let mut drawn = Vec::new();
-    let (mut words, mut left) = (draw.stream.words(0), noise);
-    while left > 0 {
-        let length = lengths.draw(&mut words).min(left);
-        drawn.push(length);
-        left -= length;
+/// Runs of a row, in room that is used again from row to row.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    runs: Vec<Range<usize>>,
+    lengths: Vec<usize>,
+    bits: [Vec<u64>; 2],
+    free: Vec<usize>,
+    cut: Vec<Range<usize>>,
+}
+
+impl Runs {
+    /// Runs that hold `noise` of `n` tokens: lengths are drawn until they do, the last one cut; one drawn at random goes
+    /// first, the others after it in turn; and all ways to place them are equally likely.
+    ///
+    /// Lane 0 draws the lengths, lane 1 the places, lane 2 which one goes first. The law must give lengths above 0.
+    pub(crate) fn scatter(&mut self, stream: Stream, n: usize, noise: usize, lengths: &Lengths) -> &mut Self {
+        self.runs.clear();
+        self.lengths.clear();
+        let (mut words, mut left) = (stream.words(0), noise);
+        while left > 0 {
+            let length = lengths.draw(&mut words).min(left);
+            self.lengths.push(length);
+            left -= length;
+        }
+        let runs = self.lengths.len();
+        if runs == 0 {
+            return self;
+        }
+        let first = stream.words(2).below(runs as u32) as usize;
+        self.lengths.rotate_left(first);
+        let (places, bits) = (n - noise + runs + 1, &mut self.bits[0]);
+        cuts(&mut stream.words(1), places, runs + 1, bits);
+        let mut done = 0;
+        for (k, (end, &length)) in ends(bits, places).zip(&self.lengths).enumerate() {
+            let start = end - 1 - k + done;
+            done += length;
+            self.runs.push(start..start + length);
+        }
+        self
     }
-    let runs = drawn.len();
-    if runs == 0 {
-        return Vec::new();
+
+    /// `count` runs that hold `noise` of `n` tokens: both these and the rest are cut into `count` parts, all cuts equally
+    /// likely; the parts take turns, and noise comes second. Lane 0 cuts the noise, lane 1 the rest.
+    pub(crate) fn alternate(&mut self, stream: Stream, n: usize, noise: usize, count: usize) -> &mut Self {
+        self.runs.clear();
+        if count == 0 {
+            return self;
+        }
+        let [noise_cuts, rest_cuts] = &mut self.bits;
+        cuts(&mut stream.words(0), noise, count, noise_cuts);
+        cuts(&mut stream.words(1), n - noise, count, rest_cuts);
+        let (mut start, mut noise_done, mut rest_done) = (0, 0, 0);
+        for (noise_end, rest_end) in ends(noise_cuts, noise).zip(ends(rest_cuts, n - noise)) {
+            start += rest_end - rest_done;
+            let end = start + noise_end - noise_done;
+            self.runs.push(start..end);
+            (start, noise_done, rest_done) = (end, noise_end, rest_end);
+        }
+        self
     }
-    let first = draw.stream.words(2).below(runs as u32) as usize;
-    drawn.rotate_left(first);
-    let (mut bits, places) = (Vec::new(), n - noise + runs + 1);
-    cuts(&mut draw.stream.words(1), places, runs + 1, &mut bits);
-    let mut done = 0;
-    let place = |(k, (end, length)): (usize, (usize, usize))| {
-        let start = end - 1 - k + done;
-        done += length;
-        start..start + length
-    };
-    ends(&bits, places).zip(drawn).enumerate().map(place).collect()
+
+    /// The runs over the row where they were drawn over its free tokens: a protected token within one cuts it. An empty run
+    /// lies before the free token that follows it, or behind the last one.
+    pub(crate) fn around(&mut self, protected: Option<&[u8]>) -> &[Range<usize>] {
+        let Some(protected) = protected else { return &self.runs };
+        let Runs { runs, free, cut, .. } = self;
+        free.clear();
+        free.extend((0..protected.len()).filter(|&i| protected[i] == 0));
+        cut.clear();
+        for run in runs.iter() {
+            if run.is_empty() {
+                let at = free.get(run.start).copied().unwrap_or_else(|| free.last().map_or(0, |&last| last + 1));
+                cut.push(at..at);
+            }
+            let mut fresh = true;
+            for &i in &free[run.clone()] {
+                match cut.last_mut() {
+                    Some(last) if !fresh && last.end == i => last.end = i + 1,
+                    _ => cut.push(i..i + 1),
+                }
+                fresh = false;
+            }
+        }
+        cut
+    }
+}
+
+/// How many tokens of a row are not protected.
+pub(crate) fn free(row: &Row<'_>) -> usize {
+    row.protected.map_or(row.tokens.len(), |protected| protected.iter().filter(|&&p| p == 0).count())
 }
 
 /// Chooses `parts - 1` of the `items - 1` places between items, every set equally likely, as bits (Floyd's algorithm in
 /// Bentley, "A sample of brilliance", CACM 1987).
-pub(crate) fn cuts(words: &mut Words, items: usize, parts: usize, bits: &mut Vec<u64>) {
+fn cuts(words: &mut Words, items: usize, parts: usize, bits: &mut Vec<u64>) {
     bits.clear();
     bits.resize(items.div_ceil(64), 0);
     for top in items - parts..items - 1 {
@@ -89,7 +152,7 @@ pub(crate) fn cuts(words: &mut Words, items: usize, parts: usize, bits: &mut Vec
 }
 
 /// Where the parts end: after each chosen place, and at the end.
-pub(crate) fn ends(bits: &[u64], items: usize) -> impl Iterator<Item = usize> + '_ {
+fn ends(bits: &[u64], items: usize) -> impl Iterator<Item = usize> + '_ {
     let inner = bits.iter().enumerate().flat_map(|(w, &word)| {
         std::iter::successors((word != 0).then_some(word), |&left| Some(left & (left - 1)).filter(|&left| left != 0))
             .map(move |left| w * 64 + left.trailing_zeros() as usize + 1)
@@ -97,44 +160,19 @@ pub(crate) fn ends(bits: &[u64], items: usize) -> impl Iterator<Item = usize> + 
     inner.chain(std::iter::once(items))
 }
 
-/// Runs over the free tokens as runs over the row; a protected token within one cuts it. An empty run lies before the
-/// free token that follows it, or behind the last one.
-pub(crate) fn around(runs: &[Range<usize>], protected: &[u8]) -> Vec<Range<usize>> {
-    let free: Vec<usize> = (0..protected.len()).filter(|&i| protected[i] == 0).collect();
-    let mut out: Vec<Range<usize>> = Vec::new();
-    for run in runs {
-        if run.is_empty() {
-            let at = free.get(run.start).copied().unwrap_or_else(|| free.last().map_or(0, |&last| last + 1));
-            out.push(at..at);
-        }
-        let mut fresh = true;
-        for &i in &free[run.clone()] {
-            match out.last_mut() {
-                Some(last) if !fresh && last.end == i => last.end = i + 1,
-                _ => out.push(i..i + 1),
-            }
-            fresh = false;
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rng::Stream;
     use proptest::prelude::*;
 
-    fn draw(seed: u64) -> Draw {
-        let mut draw = Draw::new(crate::simd::level());
-        draw.stream = Stream::new(seed, 0, 1);
-        draw
+    fn stream(seed: u64) -> Stream {
+        Stream::new(seed, 0, 1)
     }
 
     #[test]
     fn lengths_follow_the_poisson_law() {
         let lengths = Lengths::poisson(3.0);
-        let mut words = draw(5).stream.words(0);
+        let mut words = stream(5).words(0);
         let n = 1_000_000;
         let mut counts = [0u32; 12];
         for _ in 0..n {
@@ -155,7 +193,7 @@ mod tests {
     #[test]
     fn a_weight_of_zero_is_never_drawn() {
         let lengths = Lengths::weighted(&[0.0, 1.0, 0.0, 2.0, 0.0]);
-        let mut words = draw(6).stream.words(0);
+        let mut words = stream(6).words(0);
         for _ in 0..100_000 {
             assert!([1, 3].contains(&lengths.draw(&mut words)));
         }
@@ -167,7 +205,9 @@ mod tests {
         let lengths = Lengths::weighted(&[0.0, 1.0]);
         let mut counts = std::collections::BTreeMap::new();
         for seed in 0..20_000 {
-            let starts: Vec<usize> = scattered(&draw(seed), 5, 2, &lengths).iter().map(|run| run.start).collect();
+            let mut runs = Runs::default();
+            runs.scatter(stream(seed), 5, 2, &lengths);
+            let starts: Vec<usize> = runs.around(None).iter().map(|run| run.start).collect();
             *counts.entry(starts).or_insert(0.0) += 1.0;
         }
         assert_eq!(counts.len(), 10);
@@ -180,7 +220,8 @@ mod tests {
         #[test]
         fn runs_hold_the_noise_in_order(seed: u64, n in 0usize..200, share in 0.0..=1.0, mean in 0.2..9.0) {
             let noise = (n as f64 * share) as usize;
-            let runs = scattered(&draw(seed), n, noise, &Lengths::poisson(mean));
+            let mut room = Runs::default();
+            let runs = room.scatter(stream(seed), n, noise, &Lengths::poisson(mean)).around(None);
             prop_assert_eq!(runs.iter().map(Range::len).sum::<usize>(), noise);
             prop_assert!(runs.windows(2).all(|pair| pair[0].end <= pair[1].start));
             prop_assert!(runs.last().is_none_or(|run| run.end <= n));

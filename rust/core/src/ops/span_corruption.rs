@@ -1,13 +1,11 @@
 //! Span corruption (Raffel et al., "Exploring the limits of transfer learning with a unified text-to-text transformer",
 //! JMLR 2020), with the law of the authors' `random_spans_noise_mask`.
 
-use std::ops::Range;
-
 use serde::Deserialize;
 
 use super::draw::Draw;
 use super::plan::{Inserted, Plan, Row, TokenOp};
-use super::runs::{around, cuts, ends};
+use super::runs::free;
 use crate::error::{Error, Result};
 
 /// Cuts noise spans out of the row, puts a sentinel in the place of each, and gives them, each behind its sentinel, as
@@ -99,13 +97,10 @@ impl TokenOp for SpanCorruption {
     fn plan(&self, row: Row<'_>, draw: &mut Draw, plan: &mut Plan) -> Result<()> {
         let tokens = row.tokens;
         let n = tokens.len();
-        let free = row.protected.map_or(n, |protected| protected.iter().filter(|&&p| p == 0).count());
+        let free = free(&row);
         let (noise, spans) = self.shape(free);
-        let mut runs = noise_runs(draw, free, noise, spans);
-        if let Some(protected) = row.protected.filter(|_| free < n) {
-            runs = around(&runs, protected);
-        }
-        runs.truncate(self.num_sentinels);
+        let runs = draw.runs.alternate(draw.stream, free, noise, spans).around(row.protected);
+        let runs = &runs[..runs.len().min(self.num_sentinels)];
 
         let Plan { out, targets, moved, marked, .. } = plan;
         (*moved, *marked) = (true, true);
@@ -135,25 +130,4 @@ impl TokenOp for SpanCorruption {
         }
         Ok(())
     }
-}
-
-/// Noise spans of a row of `n` tokens: `noise` tokens and the rest are each cut into `spans` parts, all cuts equally
-/// likely; the parts take turns, and noise comes second. Lane 0 cuts the noise, lane 1 the rest.
-fn noise_runs(draw: &Draw, n: usize, noise: usize, spans: usize) -> Vec<Range<usize>> {
-    let mut runs = Vec::with_capacity(spans);
-    if spans == 0 {
-        return runs;
-    }
-    let mut bits = [Vec::new(), Vec::new()];
-    let [noise_cuts, rest_cuts] = &mut bits;
-    cuts(&mut draw.stream.words(0), noise, spans, noise_cuts);
-    cuts(&mut draw.stream.words(1), n - noise, spans, rest_cuts);
-    let (mut start, mut noise_done, mut rest_done) = (0, 0, 0);
-    for (noise_end, rest_end) in ends(noise_cuts, noise).zip(ends(rest_cuts, n - noise)) {
-        start += rest_end - rest_done;
-        let end = start + noise_end - noise_done;
-        runs.push(start..end);
-        (start, noise_done, rest_done) = (end, noise_end, rest_end);
-    }
-    runs
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::draw::Draw;
 use super::plan::{Inserted, Plan, Row, TokenOp};
-use super::runs::{Lengths, around, scattered};
+use super::runs::{Lengths, free};
 use crate::error::{Error, Result};
 
 /// Puts one mask token in the place of each of several spans, whose lengths are Poisson; an empty span adds a mask
@@ -56,12 +56,9 @@ impl TokenOp for TextInfilling {
     fn plan(&self, row: Row<'_>, draw: &mut Draw, plan: &mut Plan) -> Result<()> {
         let tokens = row.tokens;
         let n = tokens.len();
-        let free = row.protected.map_or(n, |protected| protected.iter().filter(|&&p| p == 0).count());
+        let free = free(&row);
         let noise = (free as f64 * self.mask_ratio).ceil() as usize;
-        let mut runs = scattered(draw, free, noise.min(free), &self.lengths);
-        if let Some(protected) = row.protected.filter(|_| free < n) {
-            runs = around(&runs, protected);
-        }
+        let runs = draw.runs.scatter(draw.stream, free, noise.min(free), &self.lengths).around(row.protected);
         let Plan { out, moved, marked, .. } = plan;
         (*moved, *marked) = (true, true);
         out.reserve(n + runs.len());

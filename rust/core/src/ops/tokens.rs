@@ -1,5 +1,6 @@
 //! Running a pipeline over rows of tokens: the apply that follows every plan.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +10,7 @@ use super::plan::{IGNORE_INDEX, Plan, Row, SpanScratch, Strand, TokenOp, move_sp
 use super::protect::{Shield, Span, SpanPolicy, Spans};
 use super::{Call, Stats};
 use crate::error::{Error, Result};
-use crate::par::{self, Folded, Shared};
+use crate::par::{self, Shared};
 use crate::ragged::{MAX_ROW, Ragged};
 use crate::room::with_room;
 use crate::simd;
@@ -250,126 +251,205 @@ impl Pipeline {
             restores: nodes.iter().any(|node| node.op.restores()),
         };
         let rows = batch.tokens.offsets();
-        // Where every row keeps its length, each thread knows where its rows go.
-        let placed = (in_place && par::splits(rows, GRAIN)).then(|| Placed::new(&shape));
-        let work = |thread: usize| Worker::new(&shape, thread, placed.as_ref());
-        let mut out = assemble(par::fold_rows(rows, GRAIN, work, Worker::run))?;
-        if let Some(placed) = placed {
-            placed.finish(&mut out);
+        let whole = par::splits(rows, GRAIN).then(|| Whole::new(&shape));
+        let init = || Worker::new(&shape, whole.as_ref());
+        let workers = par::fold_rows(rows, GRAIN, init, |worker, range, rows| worker.run(range, rows));
+        let mut made: Vec<Made> = workers.into_iter().map(|worker| worker.made).collect();
+        let failed = made.iter_mut().filter_map(|made| made.failed.take()).min_by_key(|(range, _)| *range);
+        match (failed, whole) {
+            (Some((_, error)), _) => Err(error),
+            (None, Some(whole)) => Ok(whole.finish(&made, shape.result(0, 0))),
+            (None, None) => Ok(made.remove(0).out),
         }
-        Ok(out)
     }
 }
 
-/// What a result with rows of known places is written into.
-struct Placed {
+/// A result that all threads write into.
+///
+/// They take ranges of rows in turn. Where the rows of a range go is known once the ranges before it are done; then the
+/// thread moves what it made there, from its cache.
+struct Whole {
+    main: Sequence,
+    targets: Option<Sequence>,
+    places: Mutex<Places>,
+}
+
+/// Tokens and what comes with each of them.
+struct Sequence {
     tokens: Shared<u32>,
-    columns: Vec<Shared<u8>>,
+    /// Width and bytes.
+    columns: Vec<(usize, Shared<u8>)>,
     source: Option<Shared<i32>>,
     edited: Option<Shared<u8>>,
 }
 
-impl Placed {
-    fn new(shape: &Shape<'_>) -> Self {
-        let n = shape.batch.tokens.values().len();
+/// Tokens and targets, counted.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    tokens: usize,
+    targets: usize,
+}
+
+/// Where ranges go.
+struct Places {
+    /// Where the ranges begin before which all is done.
+    starts: Vec<Size>,
+    /// The sizes of other ranges that are done.
+    done: BTreeMap<usize, Size>,
+}
+
+/// What a worker made of a range of rows: parts of its result.
+#[derive(Debug)]
+struct Piece {
+    /// The number of the range.
+    range: usize,
+    rows: Range<usize>,
+    spans: Range<usize>,
+    tokens: Range<usize>,
+    targets: Range<usize>,
+}
+
+impl Piece {
+    fn size(&self) -> Size {
+        Size { tokens: self.tokens.len(), targets: self.targets.len() }
+    }
+}
+
+impl Sequence {
+    fn new(shape: &Shape<'_>, n: usize, columns: impl Iterator<Item = usize>) -> Self {
         let traced = shape.call.return_source;
-        Placed {
+        let columns = columns.map(|index| {
+            let width = shape.column(index).1;
+            (width, Shared::new(n * width))
+        });
+        Sequence {
             tokens: Shared::new(n),
-            columns: shape.emitted.iter().map(|&index| Shared::new(n * shape.column(index).1)).collect(),
+            columns: columns.collect(),
             source: traced.then(|| Shared::new(n)),
             edited: traced.then(|| Shared::new(n)),
         }
     }
 
-    /// Moves what a thread made of rows that start at token `at` to its place.
+    /// Makes room for `n` tokens in all.
+    fn grow(&mut self, n: usize) {
+        self.tokens.grow(n);
+        self.columns.iter_mut().for_each(|(width, column)| column.grow(n * *width));
+        self.source.iter_mut().for_each(|source| source.grow(n));
+        self.edited.iter_mut().for_each(|edited| edited.grow(n));
+    }
+
+    /// Writes a part of what a worker made to place `at`.
     ///
     /// # Safety
-    /// No other call may do so for these rows.
-    unsafe fn write(&self, at: usize, out: &mut TokensOut, shape: &Shape<'_>) {
-        // SAFETY: the places of rows do not overlap.
+    /// Nothing else may be written there.
+    unsafe fn write(
+        &self,
+        at: usize,
+        part: Range<usize>,
+        tokens: &[u32],
+        columns: &[(usize, Vec<u8>)],
+        traces: (Option<&Vec<i32>>, Option<&Vec<u8>>),
+    ) {
+        // SAFETY: the caller's promise, for each array.
         unsafe {
-            self.tokens.write(at, &out.tokens);
-            for (all, (index, values)) in self.columns.iter().zip(&out.columns) {
-                all.write(at * shape.column(*index).1, values);
+            self.tokens.write(at, &tokens[part.clone()]);
+            for ((width, all), (_, values)) in self.columns.iter().zip(columns) {
+                all.write(at * width, &values[part.start * width..part.end * width]);
             }
-            if let (Some(all), Some(values)) = (&self.source, &out.source) {
-                all.write(at, values);
+            if let (Some(all), Some(values)) = (&self.source, traces.0) {
+                all.write(at, &values[part.clone()]);
             }
-            if let (Some(all), Some(values)) = (&self.edited, &out.edited) {
-                all.write(at, values);
+            if let (Some(all), Some(values)) = (&self.edited, traces.1) {
+                all.write(at, &values[part]);
             }
         }
-        out.clear();
-    }
-
-    /// Puts the whole into a result, once every row was written.
-    fn finish(self, out: &mut TokensOut) {
-        out.tokens = self.tokens.finish();
-        for ((_, values), all) in out.columns.iter_mut().zip(self.columns) {
-            *values = all.finish();
-        }
-        out.source = self.source.map(Shared::finish);
-        out.edited = self.edited.map(Shared::finish);
     }
 }
 
-/// What all threads made, in the order of the rows: behind what the first one made, the ranges of the others.
-fn assemble(folded: Vec<Folded<Worker<'_>>>) -> Result<TokensOut> {
-    let mut ranges = Vec::new();
-    let mut outs = Vec::new();
-    let mut failed: Option<(usize, Error)> = None;
-    for (thread, Folded { state, ranges: numbers }) in folded.into_iter().enumerate() {
-        if let Some(error) = state.failed {
-            let number = numbers[state.marks.len() - 1];
-            if failed.as_ref().is_none_or(|first| number < first.0) {
-                failed = Some((number, error));
+impl Whole {
+    fn new(shape: &Shape<'_>) -> Self {
+        let (n, second) = shape.expected();
+        Whole {
+            main: Sequence::new(shape, n, shape.emitted.iter().copied()),
+            targets: shape.targets.then(|| Sequence::new(shape, second, 0..shape.columns)),
+            places: Mutex::new(Places { starts: vec![Size::default()], done: BTreeMap::new() }),
+        }
+    }
+
+    /// Says that a range is done.
+    fn done(&self, piece: &Piece) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let Places { starts, done } = &mut *places;
+        done.insert(piece.range, piece.size());
+        let mut start = starts[starts.len() - 1];
+        while let Some(size) = done.remove(&(starts.len() - 1)) {
+            start.tokens += size.tokens;
+            start.targets += size.targets;
+            starts.push(start);
+        }
+    }
+
+    /// The places of pieces in ascending order, where they are known and there is room.
+    fn places(&self, pieces: &[Piece]) -> Option<Vec<Size>> {
+        let last = pieces.last()?;
+        let places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, size) = (places.starts.get(last.range)?, last.size());
+        let room = self.targets.as_ref().map_or(usize::MAX, |targets| targets.tokens.room());
+        let fits = start.tokens + size.tokens <= self.main.tokens.room() && start.targets + size.targets <= room;
+        fits.then(|| pieces.iter().map(|piece| places.starts[piece.range]).collect())
+    }
+
+    /// Writes a piece of a worker's result to its place.
+    ///
+    /// # Safety
+    /// Every piece may be written once.
+    unsafe fn write(&self, at: Size, piece: &Piece, out: &TokensOut) {
+        // SAFETY: the places of ranges do not overlap.
+        unsafe {
+            let traces = (out.source.as_ref(), out.edited.as_ref());
+            self.main.write(at.tokens, piece.tokens.clone(), &out.tokens, &out.columns, traces);
+            if let (Some(all), Some(out)) = (&self.targets, &out.targets) {
+                let traces = (out.source.as_ref(), out.edited.as_ref());
+                all.write(at.targets, piece.targets.clone(), &out.tokens, &out.columns, traces);
             }
         }
-        if thread > 0 {
-            let pairs = state.marks.windows(2).map(|pair| [pair[0], pair[1]]);
-            ranges.extend(numbers.into_iter().zip(pairs).map(|(number, marks)| (number, thread - 1, marks)));
+    }
+
+    /// Puts together what the workers made.
+    fn finish(mut self, made: &[Made], mut out: TokensOut) -> TokensOut {
+        let places = std::mem::take(&mut self.places.get_mut().unwrap_or_else(PoisonError::into_inner).starts);
+        let size = places[places.len() - 1];
+        self.main.grow(size.tokens);
+        self.targets.iter_mut().for_each(|targets| targets.grow(size.targets));
+        for Made { out, pieces, moved, .. } in made {
+            for piece in &pieces[*moved..] {
+                // SAFETY: these pieces were not written yet.
+                unsafe { self.write(places[piece.range], piece, out) }
+            }
         }
-        outs.push(state.out);
-    }
-    if let Some((_, error)) = failed {
-        return Err(error);
-    }
-    let others = outs.split_off(1);
-    let mut out = outs.pop().unwrap_or_default();
-    ranges.sort_unstable_by_key(|range| range.0);
-    let parts: Vec<_> =
-        ranges.into_iter().map(|(_, thread, [from, to])| Part { out: &others[thread], from, to }).collect();
-    out.append(&parts);
-    for other in others {
-        for (sum, stats) in out.stats.iter_mut().zip(&other.stats) {
-            sum.add(stats);
+        out.tokens = self.main.tokens.finish(size.tokens);
+        for ((_, values), (width, all)) in out.columns.iter_mut().zip(self.main.columns) {
+            *values = all.finish(size.tokens * width);
         }
-        other.keep();
+        out.source = self.main.source.map(|all| all.finish(size.tokens));
+        out.edited = self.main.edited.map(|all| all.finish(size.tokens));
+        if let (Some(targets), Some(all)) = (&mut out.targets, self.targets) {
+            targets.tokens = all.tokens.finish(size.targets);
+            for ((_, values), (width, all)) in targets.columns.iter_mut().zip(all.columns) {
+                *values = all.finish(size.targets * width);
+            }
+            targets.source = all.source.map(|all| all.finish(size.targets));
+            targets.edited = all.edited.map(|all| all.finish(size.targets));
+        }
+        let pieces = made.iter().flat_map(|made| made.pieces.iter().map(|piece| (piece, &made.out)));
+        let mut pieces: Vec<_> = pieces.collect();
+        pieces.sort_unstable_by_key(|(piece, _)| piece.range);
+        pieces.into_iter().for_each(|(piece, more)| out.append(piece, more));
+        for made in made {
+            out.stats.iter_mut().zip(&made.out.stats).for_each(|(sum, stats)| sum.add(stats));
+        }
+        out
     }
-    Ok(out)
-}
-
-/// Buffers of threads other than the first, for later calls: memory that is used again need not be faulted in again.
-/// A forked child, which has one thread, never locks it.
-static KEPT: Mutex<Vec<TokensOut>> = Mutex::new(Vec::new());
-/// The tokens that a kept result may have room for.
-const KEEP: usize = 1 << 21;
-
-/// How much a result held at some moment.
-#[derive(Debug, Clone, Copy, Default)]
-struct Mark {
-    rows: usize,
-    tokens: usize,
-    targets: usize,
-    spans: usize,
-}
-
-/// The part of a result between two moments.
-#[derive(Debug, Clone, Copy)]
-struct Part<'a> {
-    out: &'a TokensOut,
-    from: Mark,
-    to: Mark,
 }
 
 /// The number of the column that an op reads.
@@ -388,13 +468,11 @@ fn read(node: &Node<dyn TokenOp>, batch: &Tokens<'_>) -> Result<Option<usize>> {
 }
 
 impl TokensOut {
-    fn mark(&self) -> Mark {
-        Mark {
-            rows: self.rows as usize,
-            tokens: self.tokens.len(),
-            targets: self.targets.as_ref().map_or(0, |targets| targets.tokens.len()),
-            spans: self.spans.as_ref().map_or(0, |spans| spans.row.len()),
-        }
+    /// How many rows, spans, tokens and targets there are.
+    fn held(&self) -> [usize; 4] {
+        let spans = self.spans.as_ref().map_or(0, |spans| spans.row.len());
+        let targets = self.targets.as_ref().map_or(0, |targets| targets.tokens.len());
+        [self.rows as usize, spans, self.tokens.len(), targets]
     }
 
     /// Empties what has a value per token.
@@ -403,70 +481,30 @@ impl TokensOut {
         self.columns.iter_mut().for_each(|column| column.1.clear());
         self.source.iter_mut().for_each(Vec::clear);
         self.edited.iter_mut().for_each(Vec::clear);
-    }
-
-    /// Leaves the buffers to a later call.
-    fn keep(self) {
-        let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < par::threads() && self.tokens.capacity() <= KEEP {
-            kept.push(self);
+        if let Some(targets) = &mut self.targets {
+            targets.tokens.clear();
+            targets.columns.iter_mut().for_each(|column| column.1.clear());
+            targets.source.iter_mut().for_each(Vec::clear);
+            targets.edited.iter_mut().for_each(Vec::clear);
         }
     }
 
-    /// Appends parts of other results, but for their statistics.
-    fn append(&mut self, parts: &[Part<'_>]) {
-        type At = fn(&Mark) -> usize;
-        /// Values with a fixed number for each of what `at` counts.
-        fn values<T: Copy + Send + Sync>(
-            all: &mut Vec<T>,
-            parts: &[Part<'_>],
-            at: At,
-            of: impl Fn(&TokensOut) -> Option<&Vec<T>>,
-        ) {
-            let mut slices = Vec::with_capacity(parts.len());
-            for part in parts {
-                if let Some(values) = of(part.out) {
-                    let width = values.len() / at(&part.out.mark()).max(1);
-                    slices.push(&values[at(&part.from) * width..at(&part.to) * width]);
-                }
-            }
-            par::append(all, &slices);
+    /// Appends what a piece of another result has per row.
+    fn append(&mut self, piece: &Piece, more: &TokensOut) {
+        let Range { start, end } = piece.rows;
+        if let (Some(all), Some(more)) = (&mut self.offsets, &more.offsets) {
+            append_offsets(all, &more[start..=end]);
         }
-        let tokens: At = |mark| mark.tokens;
-        values(&mut self.tokens, parts, tokens, |out| Some(&out.tokens));
-        for (index, (_, all)) in self.columns.iter_mut().enumerate() {
-            values(all, parts, tokens, |out| out.columns.get(index).map(|column| &column.1));
+        if let (Some(all), Some(more)) = (&mut self.targets, &more.targets) {
+            append_offsets(&mut all.offsets, &more.offsets[start..=end]);
         }
-        if let (Some(source), Some(edited)) = (&mut self.source, &mut self.edited) {
-            values(source, parts, tokens, |out| out.source.as_ref());
-            values(edited, parts, tokens, |out| out.edited.as_ref());
+        if let (Some(all), Some(more)) = (&mut self.spans, &more.spans) {
+            all.append(more, piece.spans.clone(), self.rows - start as i64);
         }
-        if let Some(all) = &mut self.targets {
-            let targets: At = |mark| mark.targets;
-            values(&mut all.tokens, parts, targets, |out| Some(&out.targets.as_ref()?.tokens));
-            for (index, (_, all)) in all.columns.iter_mut().enumerate() {
-                values(all, parts, targets, |out| Some(&out.targets.as_ref()?.columns.get(index)?.1));
-            }
-            if let (Some(source), Some(edited)) = (&mut all.source, &mut all.edited) {
-                values(source, parts, targets, |out| out.targets.as_ref()?.source.as_ref());
-                values(edited, parts, targets, |out| out.targets.as_ref()?.edited.as_ref());
-            }
+        if let (Some(all), Some(more)) = (&mut self.lineage, &more.lineage) {
+            all.append(more, piece.rows.clone());
         }
-        for Part { out, from, to } in parts {
-            if let (Some(all), Some(more)) = (&mut self.offsets, &out.offsets) {
-                append_offsets(all, &more[from.rows..=to.rows]);
-            }
-            if let (Some(all), Some(more)) = (&mut self.targets, &out.targets) {
-                append_offsets(&mut all.offsets, &more.offsets[from.rows..=to.rows]);
-            }
-            if let (Some(all), Some(more)) = (&mut self.spans, &out.spans) {
-                all.append(more, from.spans..to.spans, self.rows - from.rows as i64);
-            }
-            if let (Some(all), Some(more)) = (&mut self.lineage, &out.lineage) {
-                all.append(more, from.rows..to.rows);
-            }
-            self.rows += (to.rows - from.rows) as i64;
-        }
+        self.rows += piece.rows.len() as i64;
     }
 }
 
@@ -503,6 +541,38 @@ impl Shape<'_> {
         }
         let column = &self.batch.columns[index];
         (column.fill, column.width)
+    }
+
+    /// How many tokens and targets to make room for: a quarter more for what ops insert. Room that is not written to costs
+    /// nothing, growing costs a copy.
+    fn expected(&self) -> (usize, usize) {
+        let all = self.batch.tokens.values().len();
+        let n = if self.in_place { all } else { all + all / 4 };
+        (n, if self.restores { n } else { n / 4 })
+    }
+
+    /// A result without rows, with room for some tokens and targets.
+    fn result(&self, n: usize, targets: usize) -> TokensOut {
+        let traced = self.call.return_source;
+        let column = |index: usize, n: usize| (index, with_room(n * self.column(index).1));
+        TokensOut {
+            tokens: with_room(n),
+            offsets: (!self.in_place).then(|| vec![0]),
+            columns: self.emitted.iter().map(|&index| column(index, n)).collect(),
+            source: traced.then(|| with_room(n)),
+            edited: traced.then(|| with_room(n)),
+            spans: self.spans.then(SpansOut::default),
+            targets: self.targets.then(|| TargetsOut {
+                tokens: with_room(targets),
+                offsets: vec![0],
+                columns: (0..self.columns).map(|index| column(index, targets)).collect(),
+                source: traced.then(|| with_room(targets)),
+                edited: traced.then(|| with_room(targets)),
+            }),
+            lineage: self.pipeline.repeats.then(LineageOut::default),
+            stats: vec![Stats::default(); self.nodes.len()],
+            rows: 0,
+        }
     }
 }
 
@@ -574,7 +644,7 @@ impl State {
 
 struct Worker<'a> {
     shape: &'a Shape<'a>,
-    placed: Option<&'a Placed>,
+    whole: Option<&'a Whole>,
     row: usize,
     state: State,
     plan: Plan,
@@ -584,36 +654,28 @@ struct Worker<'a> {
     spare_source: Vec<i32>,
     spans_read: Vec<Range<usize>>,
     span_scratch: SpanScratch,
+    made: Made,
+}
+
+/// What a worker made.
+struct Made {
     out: TokensOut,
-    /// What `out` held before the first range of rows and after each.
-    marks: Vec<Mark>,
-    failed: Option<Error>,
+    /// What of it belongs to which range of rows; the first `moved` of them are in their place in the whole.
+    pieces: Vec<Piece>,
+    moved: usize,
+    /// The range that failed, and why.
+    failed: Option<(usize, Error)>,
 }
 
 impl<'a> Worker<'a> {
-    /// The worker of a thread; the first gets room for all rows.
-    fn new(shape: &'a Shape<'a>, thread: usize, placed: Option<&'a Placed>) -> Self {
-        let all = shape.batch.tokens.values().len();
-        // A quarter more for what ops insert: room that is not written to costs nothing, growing costs a copy.
-        let n = match (placed, thread) {
-            (Some(_), _) => all.min(2 * GRAIN),
-            (None, 0) if shape.in_place => all,
-            (None, 0) => all + all / 4,
-            (None, _) => all / par::threads(),
-        };
-        let second = if shape.restores { n } else { n / 4 };
-        let mut old = match thread {
-            0 => TokensOut::default(),
-            _ => KEPT.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default(),
-        };
-        let mut old_targets = old.targets.take().unwrap_or_default();
-        let traced = shape.call.return_source;
-        let column = |old: &mut Vec<(usize, Vec<u8>)>, index: usize, n: usize| {
-            (index, emptied(old.pop().map_or_else(Vec::new, |(_, values)| values), n * shape.column(index).1))
+    fn new(shape: &'a Shape<'a>, whole: Option<&'a Whole>) -> Self {
+        let (n, second) = match whole {
+            Some(_) => (2 * GRAIN, 0),
+            None => shape.expected(),
         };
         Worker {
             shape,
-            placed,
+            whole,
             row: 0,
             state: State::new(shape.columns),
             plan: Plan::default(),
@@ -623,32 +685,36 @@ impl<'a> Worker<'a> {
             spare_source: Vec::new(),
             spans_read: Vec::new(),
             span_scratch: SpanScratch::default(),
-            out: TokensOut {
-                tokens: emptied(old.tokens, n),
-                offsets: (!shape.in_place).then(|| vec![0]),
-                columns: shape.emitted.iter().map(|&index| column(&mut old.columns, index, n)).collect(),
-                source: traced.then(|| emptied(old.source.unwrap_or_default(), n)),
-                edited: traced.then(|| emptied(old.edited.unwrap_or_default(), n)),
-                spans: shape.spans.then(SpansOut::default),
-                targets: shape.targets.then(|| TargetsOut {
-                    tokens: emptied(old_targets.tokens, second),
-                    offsets: vec![0],
-                    columns: (0..shape.columns).map(|index| column(&mut old_targets.columns, index, second)).collect(),
-                    source: traced.then(|| emptied(old_targets.source.unwrap_or_default(), second)),
-                    edited: traced.then(|| emptied(old_targets.edited.unwrap_or_default(), second)),
-                }),
-                lineage: shape.pipeline.repeats.then(LineageOut::default),
-                stats: vec![Stats::default(); shape.nodes.len()],
-                rows: 0,
-            },
-            marks: vec![Mark::default()],
-            failed: None,
+            made: Made { out: shape.result(n, second), pieces: Vec::new(), moved: 0, failed: None },
         }
     }
 
-    /// Runs some rows, one after another; false where one failed.
-    fn run(&mut self, rows: Range<usize>) -> bool {
-        let (shape, batch, first) = (self.shape, self.shape.batch, rows.start);
+    /// Runs a range of rows, one after another; false where one failed.
+    fn run(&mut self, range: usize, rows: Range<usize>) -> bool {
+        let before = self.made.out.held();
+        if let Err(error) = self.rows(rows) {
+            self.made.failed = Some((range, error));
+            return false;
+        }
+        let Some(whole) = self.whole else { return true };
+        let Made { out, pieces, moved, .. } = &mut self.made;
+        let after = out.held();
+        let [rows, spans, tokens, targets] = std::array::from_fn(|i| before[i]..after[i]);
+        pieces.push(Piece { range, rows, spans, tokens, targets });
+        whole.done(&pieces[pieces.len() - 1]);
+        if let Some(places) = whole.places(&pieces[*moved..]) {
+            for (piece, at) in pieces[*moved..].iter().zip(places) {
+                // SAFETY: `moved` keeps a piece from being written again.
+                unsafe { whole.write(at, piece, out) }
+            }
+            *moved = pieces.len();
+            out.clear();
+        }
+        true
+    }
+
+    fn rows(&mut self, rows: Range<usize>) -> Result<()> {
+        let (shape, batch) = (self.shape, self.shape.batch);
         let spans = batch.spans.unwrap_or_default();
         let mut next_span = spans.row.partition_point(|&row| row < rows.start as i64);
         for row in rows {
@@ -668,17 +734,9 @@ impl<'a> Worker<'a> {
                 state.spans.push(Span { start, end, origin: next_span });
                 next_span += 1;
             }
-            if let Err(error) = shape.pipeline.run(batch.ids[row], &shape.keys, self) {
-                self.failed = Some(error);
-                return false;
-            }
+            shape.pipeline.run(batch.ids[row], &shape.keys, self)?;
         }
-        if let Some(placed) = self.placed {
-            // SAFETY: every range of rows is run once.
-            unsafe { placed.write(batch.tokens.offsets()[first] as usize, &mut self.out, shape) }
-        }
-        self.marks.push(self.out.mark());
-        true
+        Ok(())
     }
 }
 
@@ -686,9 +744,9 @@ impl Work for Worker<'_> {
     type Saved = State;
 
     fn op(&mut self, leaf: usize, key: u64, id: u64) -> Result<()> {
-        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, spans_read, span_scratch, out, .. } =
+        let Worker { shape, row, state, plan, draw, mask, spare, spare_source, spans_read, span_scratch, made, .. } =
             self;
-        let (shape, row) = (*shape, *row);
+        let (shape, row, out) = (*shape, *row, &mut made.out);
         let node = &shape.nodes[leaf];
         let stats = &mut out.stats[leaf];
         let tokens = if state.fresh { shape.batch.tokens.row(row) } else { &state.tokens[..state.len] };
@@ -806,13 +864,13 @@ impl Work for Worker<'_> {
     }
 
     fn emit(&mut self, lineage: Lineage) {
-        let Worker { shape, row, state, out, .. } = self;
-        let (shape, row) = (*shape, *row);
+        let Worker { shape, row, state, made, .. } = self;
+        let (shape, row, out) = (*shape, *row, &mut made.out);
         let n = state.len;
         let tokens = if state.fresh { shape.batch.tokens.row(row) } else { &state.tokens[..n] };
         out.tokens.extend_from_slice(tokens);
         if let Some(offsets) = &mut out.offsets {
-            offsets.push(out.tokens.len() as i64);
+            offsets.push(offsets[offsets.len() - 1] + n as i64);
         }
         for (index, all) in &mut out.columns {
             match state.columns[*index].0 {
@@ -839,12 +897,13 @@ impl Work for Worker<'_> {
             all.push(out.rows, &state.spans);
         }
         if let Some(all) = &mut out.targets {
+            let before = all.tokens.len();
             match state.second {
                 Second::None => {}
                 Second::State => all.push(&state.targets, &state.target_columns, shape),
                 Second::Input => all.push_input(row, shape),
             }
-            all.offsets.push(all.tokens.len() as i64);
+            all.offsets.push(all.offsets[all.offsets.len() - 1] + (all.tokens.len() - before) as i64);
         }
         if let Some(all) = &mut out.lineage {
             all.push(row, lineage);
@@ -887,12 +946,6 @@ impl TargetsOut {
             all.resize(all.len() + range.len(), 0);
         }
     }
-}
-
-/// A buffer that was used before, empty, or a new one with room for `n` values.
-fn emptied<T>(mut old: Vec<T>, n: usize) -> Vec<T> {
-    old.clear();
-    if old.capacity() == 0 { with_room(n) } else { old }
 }
 
 /// Collects the spans of a row that bear the tag which an op reads.
