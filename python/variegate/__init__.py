@@ -15,7 +15,7 @@ from variegate.batch import Spans, TextBatch, TokenBatch
 from variegate.errors import VariegateError
 
 if TYPE_CHECKING:
-    from variegate import collapse, dedup, loaders, ops, recipe, run, templates
+    from variegate import collapse, dedup, loaders, ops, paraphrase, recipe, run, templates
     from variegate.ops import Compose, OneOf, Repeat, SomeOf, Sometimes
     from variegate.tokenizer import Tokenizer
 
@@ -36,6 +36,7 @@ __all__ = [
     "get_num_threads",
     "loaders",
     "ops",
+    "paraphrase",
     "recipe",
     "run",
     "set_num_threads",
