@@ -310,6 +310,75 @@ def test_mixed_radix_is_the_product_of_its_ranges(ranges):
         assert [int(found.text[span.start : span.end]) for span in found.spans] == values
 
 
+WEIGHTED = """
+x = {a} {b}(:: 3 | , {c} | ; {a} :: 2)?
+a = p :: 5 | q :: 3 | r{n=int 0..3} :: 1.5 | s :: 0.5
+b[depth=3] = <{b}> :: 2 | [{b}] | t :: 3
+c = u | v
+"""
+WEIGHTS = {"a": [5, 3, 1.5, 0.5], "b": [2, 1, 3], "c": [1, 1], "(": [3, 1, 2]}
+
+
+def test_reweight_recovers_the_weights_of_a_sample():
+    known = Grammar(WEIGHTED)
+    flat = Grammar(re.sub(r" :: [0-9.]+", "", WEIGHTED).replace("( |", "(").replace("(|", "("))
+    n = 40_000
+    found = flat.reweight(known.sample(n, seed=3), floor=0.001)
+    assert found.count() == known.count()
+    assert found.name == flat.name
+    lines = dict(line.split(" = ") for line in re.sub(r"\[depth=\d+\]", "", found.text).splitlines())
+    lines["("] = lines.pop("x").partition("(")[2]
+    for name, weights in WEIGHTS.items():
+        shares = np.array([float(w) for w in re.findall(r"::([0-9.]+)", lines[name])])
+        expected = np.array(weights) / sum(weights)
+        least = n / 8 if name == "c" else n
+        assert (np.abs(shares - expected) <= 3 * np.sqrt(expected * (1 - expected) / least)).all(), (name, shares)
+
+
+def test_reweight_takes_batches_indices_and_derivations():
+    g = Grammar(CHAPTER, name="mine")
+    s = g.sample(300, seed=2)
+    indices = [int(i) for i in s.rows["_index"]]
+    expected = g.reweight(s)
+    for same in (s.rows["_index"], indices, iter(indices), [g.nth(i) for i in indices]):
+        assert g.reweight(same) == expected
+    assert expected.sample(100, seed=4).texts == Grammar(expected.text, name="mine").sample(100, seed=4).texts
+    assert expected.nth(77) == g.nth(77)
+    rare = g.reweight([0] * 100, floor=0.1)
+    assert min(float(w) for w in re.findall(r"::([0-9.]+)", rare.text)) == pytest.approx(0.05)
+    big = Grammar(HUGE + " | no")
+    assert "::0.025" in big.reweight([10**99] * 3).text
+    for call, message in [
+        (lambda: g.reweight([1], floor=0), "floor must be in (0, 1] (it is 0)"),
+        (lambda: g.reweight([1], floor=float("nan")), "floor must be in (0, 1] (it is NaN)"),
+        (lambda: g.reweight([-1]), "reweight: an index must not be below 0 (it is -1)"),
+        (lambda: g.reweight(["a"]), "reweight: an index must be an integer (it is 'a')"),
+        (
+            lambda: g.reweight([1, 10**9]),
+            f"reweight: indices must be below count() = {g.count()} (item 1 is 1000000000)",
+        ),
+        (
+            lambda: g.reweight(vg.TextBatch.from_texts(["a"])),
+            "reweight: the batch has no rows['_index'], the indices of a sample's derivations",
+        ),
+    ]:
+        assert str(refusal(call)) == message
+
+
+def test_a_group_may_state_the_weight_of_leaving_it_out():
+    g = Grammar("x = a(:: 3 | b | c :: 2)?")
+    counts = np.bincount(g.sample(60_000, seed=4).rows["_index"], minlength=3)
+    assert chi_square(counts, [Fraction(1, 2), Fraction(1, 6), Fraction(1, 3)]) < limit(2)
+    assert [g.nth(k).text for k in range(3)] == ["a", "ab", "ac"]
+    assert Grammar("x = a( :: 3 |b| c :: 2)?") == g
+    assert Grammar(g.canonical, name="x") == g
+    for text, message in [
+        ("x = a(:: 3)?", "the weight of leaving a group out stands before its alternatives: (:: 3 | text)?"),
+        ("x = a(:: 3 | )?", "empty group: it needs text or a slot"),
+    ]:
+        assert str(refusal(lambda text=text: Grammar(text))).splitlines()[0].partition(": ")[2] == message
+
+
 def arithmetic_answer(question: str) -> str:
     """What the example grammar's question must be answered with, from the words alone."""
     number = r"(-?\d+)"

@@ -8,14 +8,15 @@ described in the chapter "Writing grammars".
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from variegate import _core
-from variegate.batch import Spans, TextBatch
+from variegate.batch import Spans, TextBatch, TokenBatch
 from variegate.errors import InvalidInput
 
 __all__ = ["Derivation", "Grammar", "Span"]
@@ -165,7 +166,7 @@ class Grammar:
         index = _integer("nth: the index", index)
         if index < 0:
             raise InvalidInput(f"nth: the index must not be below 0 (it is {index})")
-        data, _, (_, start, end, tag), columns = self._core.nth(index.to_bytes((index.bit_length() + 7) // 8, "little"))
+        data, _, (_, start, end, tag), columns = self._core.nth(_bytes(index))
         raw = data.tobytes()
         places = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in zip(start, end, strict=True)]
         spans = tuple(Span(a, b, self._tags[t]) for (a, b), t in zip(places, tag, strict=True))
@@ -192,7 +193,8 @@ class Grammar:
         Args:
             n: How many.
             seed: Of the job, in [0, 2**64).
-            law: Each choice by its weights (an optional group is there in half of the draws), or all derivations alike.
+            law: Each choice by its weights (an optional group that states none is there in half of the draws), or all
+                derivations alike.
             replace: False draws no derivation twice, over all shards: the derivations at a seeded permutation of
                 their indices, in constant memory, all alike.
             shard: (r, R), the part of the draws that is wanted; n counts in the shard.
@@ -244,6 +246,50 @@ class Grammar:
         found = Spans(row, start, end, self._tags[tag]) if len(self._tags) else None
         return TextBatch._trusted(data, offsets, ids, rows, found)
 
+    def reweight(
+        self, derivations: TextBatch | TokenBatch | ArrayLike | Iterable[Derivation | int], *, floor: float = 0.05
+    ) -> Grammar:
+        r"""The grammar with the weights that make the given derivations most likely.
+
+        What a filter, a judge or a trained model accepted of a sample says which alternatives to take more often. Each
+        choice gets the frequencies with which its alternatives were taken; where recursion at its depth leaves only
+        some of them, it is estimated among these (Luce's choice axiom, by the iteration of Hunter 2004). Groups get the
+        frequency of being left out. Drawn values (``int``, ``choice``) have no weights, and a choice that no derivation
+        makes keeps its own.
+
+        Args:
+            derivations: A sample (or part of one) with ``rows["_index"]``, indices, or derivations of `nth`.
+            floor: The least weight of an alternative, as a part of the mean weight of its choice, in (0, 1]; so no
+                alternative dies, however few derivations there are.
+
+        Returns:
+            A grammar of the same derivations in the same order, with this one's start and name. Its text is the
+            canonical one, with probabilities for weights. Cost: about that of drawing the derivations.
+
+        Raises:
+            InvalidInput: A floor out of range, no index below `count`, or a batch without ``_index``.
+
+        Example:
+            >>> g = Grammar("x = a | b( c)?")
+            >>> g.reweight([0, 0, 0, 1, 2], floor=0.01).text
+            'x = a::0.600000000|b(::0.500000000|\\ c::0.500000000)?::0.400000000\n'
+        """
+        if isinstance(derivations, TextBatch | TokenBatch):
+            if "_index" not in derivations.rows:
+                raise InvalidInput("reweight: the batch has no rows['_index'], the indices of a sample's derivations")
+            derivations = derivations.rows["_index"]
+        more: list[bytes] = []
+        if isinstance(derivations, np.ndarray) and derivations.dtype == np.uint64 and derivations.ndim == 1:
+            indices = np.ascontiguousarray(derivations)
+        else:
+            indices = np.empty(0, np.uint64)
+            for item in cast("Iterable[Derivation | int]", derivations):
+                index = item.index if isinstance(item, Derivation) else _integer("reweight: an index", item)
+                if index < 0:
+                    raise InvalidInput(f"reweight: an index must not be below 0 (it is {index})")
+                more.append(_bytes(index))
+        return Grammar(self._core.reweight(indices, more, float(floor)), start=self._given[0], name=self._name)
+
     def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (self._text, *self._given)
 
@@ -269,6 +315,10 @@ def _integer(what: str, value: object) -> int:
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise InvalidInput(f"{what} must be an integer (it is {value!r})")
     return int(value.__index__())
+
+
+def _bytes(index: int) -> bytes:
+    return index.to_bytes((index.bit_length() + 7) // 8, "little")
 
 
 def _objects(items: list[str]) -> NDArray[np.object_]:

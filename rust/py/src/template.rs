@@ -1,11 +1,11 @@
 //! Template grammars.
 
-use numpy::{IntoPyArray, PyArray1};
+use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use variegate_core::template::{self, BigUint, Expanded, Law, Sampling, Type};
 
-use crate::convert::raise;
+use crate::convert::{raise, slice};
 
 /// Rows: data, offsets, (row, start, end, tag index) of the spans, (values, drawn) of each binding.
 type Rows<'py> = (
@@ -78,6 +78,20 @@ impl Grammar {
         Ok(rows(py, expanded))
     }
 
+    /// The text of the grammar with weights estimated from derivations: indices, and more in little-endian bytes.
+    fn reweight(
+        &self,
+        py: Python<'_>,
+        indices: PyReadonlyArray1<'_, u64>,
+        more: Vec<Vec<u8>>,
+        floor: f64,
+    ) -> PyResult<String> {
+        let indices = slice("indices", &indices)?;
+        let all = indices.iter().map(|&index| BigUint::from(index));
+        let all = all.chain(more.iter().map(|bytes| BigUint::from_bytes_le(bytes)));
+        py.detach(|| self.0.reweight(all, floor)).map_err(raise)
+    }
+
     #[pyo3(signature = (n, *, seed, name, uniform, replace, shard))]
     #[allow(clippy::too_many_arguments)]
     fn sample<'py>(
@@ -102,8 +116,8 @@ impl Grammar {
     }
 }
 
-fn rows(py: Python<'_>, expanded: Expanded) -> Rows<'_> {
-    let Expanded { text, spans, columns } = expanded;
+fn rows(py: Python<'_>, expanded: Expanded<u8>) -> Rows<'_> {
+    let Expanded { rows, spans, columns } = expanded;
     let spans = (
         spans.row.into_pyarray(py),
         spans.start.into_pyarray(py),
@@ -111,7 +125,7 @@ fn rows(py: Python<'_>, expanded: Expanded) -> Rows<'_> {
         spans.tag.into_pyarray(py),
     );
     let columns = columns.into_iter().map(|c| (c.values.into_pyarray(py), c.drawn.into_pyarray(py))).collect();
-    (text.values.into_pyarray(py), text.offsets.into_pyarray(py), spans, columns)
+    (rows.values.into_pyarray(py), rows.offsets.into_pyarray(py), spans, columns)
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -47,6 +47,10 @@ pub(super) struct Program {
     pub count: BigUint,
     /// Whether some alternatives weigh more than others.
     pub weighted: bool,
+    /// Each rule's name, and how many derivations it has where it goes deepest; nothing if the start never calls it.
+    pub rules: Vec<(String, Option<BigUint>)>,
+    /// The rule that each node is the whole of.
+    pub rule_of: HashMap<u32, u32>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -105,14 +109,19 @@ pub(super) struct Child {
 }
 
 /// An alternative, how many derivations lie in those before it, and its column of the alias table (Vose 1991, in
-/// integers): the column is this way's with probability `share / total`, else `other`'s.
+/// integers): the column is this way's with probability `share / total`, else `other`'s. `arm` is the number of its
+/// alternative, see [`number_arms`], or `NO_ARM` where it leads to a choice among the alternatives of a group.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
     pub node: u32,
     pub before: u64,
     pub share: u32,
     pub other: u32,
+    pub arm: u32,
 }
+
+/// No alternative.
+pub(super) const NO_ARM: u32 = u32::MAX;
 
 #[derive(Debug)]
 pub(super) struct Big {
@@ -180,6 +189,8 @@ struct Compiler<'a> {
     call_ranges: Vec<Range<usize>>,
     /// The node of each item that looks the same in every context.
     leaves: HashMap<*const Item, u32>,
+    /// The number of each alternative.
+    arms: HashMap<*const Arm, u32>,
     /// The node of each instance, if it has a derivation.
     roots: Vec<Option<u32>>,
     /// By node: its derivations, the bits of that number, the most bytes and steps of one of them.
@@ -206,6 +217,14 @@ struct Instance {
     calls: Option<Range<usize>>,
 }
 
+/// The node of an alternative, its weight and its number; or that of a choice among several, and the sum of theirs.
+#[derive(Clone, Copy)]
+struct Found {
+    node: u32,
+    weight: u64,
+    arm: u32,
+}
+
 /// All instances, callees before callers in `order`.
 struct Instances {
     all: Vec<Instance>,
@@ -215,9 +234,14 @@ struct Instances {
 
 impl<'a> Compiler<'a> {
     fn new(source: &'a str, rules: &'a [Rule], by_name: HashMap<&'a str, usize>) -> Self {
+        let mut arms = HashMap::new();
+        number_arms(rules, &mut |arm, number| {
+            arms.insert(std::ptr::from_ref(arm), number);
+        });
         Compiler {
             source,
             rules,
+            arms,
             by_name,
             slot_of: HashMap::new(),
             longest: Vec::new(),
@@ -245,6 +269,8 @@ impl<'a> Compiler<'a> {
                 slots: Vec::new(),
                 count: BigUint::ZERO,
                 weighted: false,
+                rules: rules.iter().map(|rule| (rule.name.clone(), None)).collect(),
+                rule_of: HashMap::new(),
             },
         }
     }
@@ -585,9 +611,19 @@ impl<'a> Compiler<'a> {
             let instance = &instances.all[i as usize];
             let rule = &self.rules[instance.rule];
             let mut cursor = instance.calls.clone().map_or(0, |calls| calls.start);
-            let root = self.emit_arms(&rule.arms, rule.at, instances, &mut cursor)?;
-            self.roots[i as usize] = root;
-            finishes[instance.rule] |= root.is_some();
+            let found = self.emit_arms(&rule.arms, rule.at, instances, &mut cursor)?;
+            let Some(Found { node: mut root, .. }) = found else { continue };
+            finishes[instance.rule] = true;
+            let name = instance.rule as u32;
+            if *self.program.rule_of.entry(root).or_insert(name) != name {
+                root = self.sequence(&[root], rule.at)?;
+                self.program.rule_of.insert(root, name);
+            }
+            self.roots[i as usize] = Some(root);
+            let (count, most) = (&self.counts[root as usize], &mut self.program.rules[instance.rule].1);
+            if most.as_ref().is_none_or(|most| most < count) {
+                *most = Some(count.clone());
+            }
         }
         match instances.order.iter().map(|&i| instances.all[i as usize].rule).find(|&rule| !finishes[rule]) {
             Some(rule) => {
@@ -601,30 +637,36 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    fn emit_arms(&mut self, arms: &[Arm], at: usize, of: &Instances, cursor: &mut usize) -> Result<Option<u32>> {
+    /// What `arms` come to; nothing if none can be finished.
+    fn emit_arms(&mut self, arms: &[Arm], at: usize, of: &Instances, cursor: &mut usize) -> Result<Option<Found>> {
         let mut found = Vec::new();
         for arm in arms {
             if let Some(node) = self.emit_items(&arm.items, at, of, cursor)? {
-                found.push((node, arm.weight.unwrap_or(Weight::ONE).0));
+                let weight = arm.weight.unwrap_or(Weight::ONE).0;
+                found.push(Found { node, weight, arm: self.arms[&std::ptr::from_ref(arm)] });
             }
         }
-        if found.len() < 2 {
-            return Ok(found.first().map(|&(node, _)| node));
+        match found[..] {
+            [] => Ok(None),
+            [only] => Ok(Some(only)),
+            _ => {
+                let weight = found.iter().fold(0u64, |sum, arm| sum.saturating_add(arm.weight));
+                Ok(Some(Found { node: self.choice(&found, at)?, weight, arm: NO_ARM }))
+            }
         }
-        self.choice(&found, at).map(Some)
     }
 
-    fn choice(&mut self, arms: &[(u32, u64)], at: usize) -> Result<u32> {
-        let bits = arms.iter().map(|&(node, _)| self.bits[node as usize]).max().unwrap_or(0);
+    fn choice(&mut self, arms: &[Found], at: usize) -> Result<u32> {
+        let bits = arms.iter().map(|arm| self.bits[arm.node as usize]).max().unwrap_or(0);
         let bits = bits + u64::from(arms.len().ilog2()) + 1;
-        let size = arms.iter().map(|&(node, _)| self.sizes[node as usize]).max().unwrap_or(0);
+        let size = arms.iter().map(|arm| self.sizes[arm.node as usize]).max().unwrap_or(0);
         self.check_limits(bits, size, at)?;
-        let (total, columns) = if arms.iter().all(|arm| arm.1 == arms[0].1) {
+        let (total, columns) = if arms.iter().all(|arm| arm.weight == arms[0].weight) {
             (0, vec![(0, 0); arms.len()])
         } else {
             self.program.weighted = true;
-            let unit = arms.iter().fold(0, |unit, arm| gcd(unit, arm.1));
-            let weights: Vec<u64> = arms.iter().map(|arm| arm.1 / unit).collect();
+            let unit = arms.iter().fold(0, |unit, arm| gcd(unit, arm.weight));
+            let weights: Vec<u64> = arms.iter().map(|arm| arm.weight / unit).collect();
             let Ok(total) = u32::try_from(weights.iter().map(|&w| u128::from(w)).sum::<u128>()) else {
                 let message =
                     "the weights are too unequal: as whole numbers in lowest terms they must sum to less than 2^32";
@@ -634,8 +676,8 @@ impl<'a> Compiler<'a> {
         };
         let first = self.program.ways.len() as u32;
         let mut before = BigUint::ZERO;
-        for (&(node, _), (share, other)) in arms.iter().zip(columns) {
-            self.program.ways.push(Way { node, before: small(&before), share, other });
+        for (&Found { node, arm, .. }, (share, other)) in arms.iter().zip(columns) {
+            self.program.ways.push(Way { node, before: small(&before), share, other, arm });
             self.before.push(before.clone());
             before += &self.counts[node as usize];
         }
@@ -659,10 +701,14 @@ impl<'a> Compiler<'a> {
         let mut possible = true;
         for item in items {
             let node = match item {
-                Item::Optional { arms, at } => {
+                Item::Optional { arms, without, at } => {
                     let none = self.text_node("");
                     match self.emit_arms(arms, *at, of, cursor)? {
-                        Some(some) => Some(self.choice(&[(none, 1), (some, 1)], *at)?),
+                        Some(some) => {
+                            let (weight, there) = without.map_or((1, 1), |Weight(out)| (out, some.weight));
+                            let none = Found { node: none, weight, arm: self.arms[&arms.as_ptr()] - 1 };
+                            Some(self.choice(&[none, Found { weight: there, ..some }], *at)?)
+                        }
                         None => Some(none),
                     }
                 }
@@ -867,6 +913,34 @@ impl Slots {
     fn keep(&mut self, other: &Slots) {
         self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a &= b);
     }
+}
+
+/// Calls `found` on every alternative with its number: in the order of the text, where leaving a group out takes the number
+/// before its first alternative.
+pub(super) fn number_arms<'a>(rules: &'a [Rule], found: &mut impl FnMut(&'a Arm, u32)) {
+    fn each<'a>(arms: &'a [Arm], next: &mut u32, found: &mut impl FnMut(&'a Arm, u32)) {
+        for arm in arms {
+            found(arm, *next);
+            *next += 1;
+        }
+        for arm in arms {
+            groups(&arm.items, next, found);
+        }
+    }
+    fn groups<'a>(items: &'a [Item], next: &mut u32, found: &mut impl FnMut(&'a Arm, u32)) {
+        for item in items {
+            match item {
+                Item::Optional { arms, .. } => {
+                    *next += 1;
+                    each(arms, next, found);
+                }
+                Item::Tag { items, .. } => groups(items, next, found),
+                _ => {}
+            }
+        }
+    }
+    let mut next = 0;
+    rules.iter().for_each(|rule| each(&rule.arms, &mut next, found));
 }
 
 /// Calls `visit` on every item of `rules`, in the order of the text.

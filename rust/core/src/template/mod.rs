@@ -18,6 +18,7 @@ mod compile;
 mod expr;
 mod parse;
 mod permute;
+mod reweight;
 mod walk;
 
 pub use expr::Type;
@@ -28,9 +29,9 @@ use sha2::{Digest, Sha256};
 
 use self::compile::Program;
 use self::expr::Fault;
-use self::parse::fault;
+use self::parse::{Rule, fault};
 use self::permute::Permutation;
-use self::walk::{Decide, Draw, Find, FindBig, Walker};
+use self::walk::{Decide, Draw, Failure, Find, FindBig, Sink, Texts, Walker};
 use crate::error::{Error, Result};
 use crate::par;
 use crate::rng::{Domain, Stream, Words, first_blocks, mix64, op_key};
@@ -46,6 +47,7 @@ const GRAIN: usize = 8192;
 pub struct Grammar {
     source: String,
     canonical: String,
+    rules: Vec<Rule>,
     start: String,
     program: Program,
 }
@@ -89,9 +91,9 @@ pub struct Sampling<'a> {
 
 /// What [`Grammar::sample`] returns.
 #[derive(Debug)]
-pub struct Sample {
-    /// Texts, spans, bindings.
-    pub expanded: Expanded,
+pub struct Sample<T> {
+    /// Texts or tokens, spans, bindings.
+    pub expanded: Expanded<T>,
     /// The draw of each row.
     pub draws: Vec<u64>,
     /// The 64-bit identity of each row: a function of seed, name and draw.
@@ -112,11 +114,11 @@ impl Grammar {
         }
         let mut rules = parse::parse(source)?;
         let program = compile::compile(source, &rules, start)?;
-        if let Some(i) = start.and_then(|start| rules.iter().position(|rule| rule.name == start)) {
-            rules[..=i].rotate_right(1);
-        }
-        let canonical = parse::canonical(&rules);
-        Ok(Grammar { source: source.to_owned(), canonical, start: rules[0].name.clone(), program })
+        let first = start.and_then(|start| rules.iter().position(|rule| rule.name == start)).unwrap_or(0);
+        rules[..=first].rotate_right(1);
+        let (canonical, start) = (parse::canonical(&rules), rules[0].name.clone());
+        rules[..=first].rotate_left(1);
+        Ok(Grammar { source: source.to_owned(), canonical, rules, start, program })
     }
 
     /// The rule that derivations begin with.
@@ -166,7 +168,7 @@ impl Grammar {
     ///
     /// # Errors
     /// An index that is not below [`count`](Self::count); a computed slot without a value.
-    pub fn nth(&self, index: &BigUint) -> Result<Expanded> {
+    pub fn nth(&self, index: &BigUint) -> Result<Expanded<u8>> {
         if *index >= self.program.count {
             let count = &self.program.count;
             return Err(Error::invalid(format!("nth: the index must be below count() = {count} (it is {index})")));
@@ -174,14 +176,14 @@ impl Grammar {
         let what = || format!("derivation {index}");
         match u64::try_from(index) {
             Ok(index) if self.program.big.is_none() => {
-                let mut walker = Walker::new(&self.program, 1);
+                let mut walker = Walker::new(&self.program, 1, Texts::new(1));
                 self.expand(&mut walker, &mut Find, index, &what)?;
-                Ok(walker.out)
+                Ok(walker.finish())
             }
             _ => {
-                let mut walker = Walker::new(&self.program, 1);
+                let mut walker = Walker::new(&self.program, 1, Texts::new(1));
                 self.expand(&mut walker, &mut FindBig, index.clone(), &what)?;
-                Ok(walker.out)
+                Ok(walker.finish())
             }
         }
     }
@@ -191,7 +193,16 @@ impl Grammar {
     /// # Errors
     /// A shard that does not exist; without replacement a weighted law, more rows than derivations, or more than 2^128
     /// derivations; a computed slot without a value, named with its draw.
-    pub fn sample(&self, how: &Sampling<'_>) -> Result<Sample> {
+    pub fn sample(&self, how: &Sampling<'_>) -> Result<Sample<u8>> {
+        self.sample_into(how, Texts::new)
+    }
+
+    /// Draws rows into the sinks that `sink` makes, one a task, for a number of rows.
+    fn sample_into<S: Sink<Item: Send>>(
+        &self,
+        how: &Sampling<'_>,
+        sink: impl Fn(usize) -> S + Sync,
+    ) -> Result<Sample<S::Item>> {
         let (shard, shards) = how.shard;
         if shard >= shards {
             return Err(Error::invalid(format!("shard must be (r, R) with r below R (it is ({shard}, {shards}))")));
@@ -206,10 +217,11 @@ impl Grammar {
         let draws: Vec<u64> = (0..how.rows as u64).map(|row| shard + shards * row).collect();
         let grain = if par::threads() == 1 { how.rows.max(1) } else { GRAIN };
         let parts = par::map_tasks(how.rows.div_ceil(grain), |task| {
-            self.draw_rows(&source, key, &draws[task * grain..how.rows.min((task + 1) * grain)])
+            let draws = &draws[task * grain..how.rows.min((task + 1) * grain)];
+            self.draw_rows(&source, key, draws, sink(draws.len()))
         });
         let mut parts = parts.into_iter();
-        let (mut expanded, mut indices) = parts.next().unwrap_or_else(|| self.draw_rows(&source, key, &[]))?;
+        let (mut expanded, mut indices) = parts.next().unwrap_or_else(|| self.draw_rows(&source, key, &[], sink(0)))?;
         for part in parts {
             let (more, more_indices) = part?;
             expanded.append(more);
@@ -243,12 +255,18 @@ impl Grammar {
         Ok(Source::Permuted(Permutation::new(op_key(Domain::Templates, how.seed, how.name, 1), last)))
     }
 
-    fn draw_rows(&self, source: &Source, key: u64, draws: &[u64]) -> Result<(Expanded, Vec<u64>)> {
+    fn draw_rows<S: Sink>(
+        &self,
+        source: &Source,
+        key: u64,
+        draws: &[u64],
+        sink: S,
+    ) -> Result<(Expanded<S::Item>, Vec<u64>)> {
         let program = &self.program;
         let mut indices = Vec::with_capacity(if program.big.is_none() { draws.len() } else { 0 });
         let expanded = match (source, u64::try_from(&program.count)) {
             (Source::Weights, count) => {
-                let mut walker = Walker::new(program, draws.len());
+                let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, words| {
                     let mut decide = Draw { words, rank: 0 };
                     self.expand(&mut walker, &mut decide, 1, &|| format!("draw {k}"))?;
@@ -257,10 +275,10 @@ impl Grammar {
                     }
                     Ok(())
                 })?;
-                walker.out
+                walker.finish()
             }
             (_, Ok(count)) => {
-                let mut walker = Walker::new(program, draws.len());
+                let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, mut words| {
                     let index = match source {
                         Source::Permuted(permutation) => permutation.at(u128::from(k)) as u64,
@@ -269,10 +287,10 @@ impl Grammar {
                     indices.push(index);
                     self.expand(&mut walker, &mut Find, index, &|| format!("draw {k}, derivation {index}"))
                 })?;
-                walker.out
+                walker.finish()
             }
             (_, Err(_)) => {
-                let mut walker = Walker::new(program, draws.len());
+                let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, mut words| {
                     let index = match source {
                         Source::Permuted(permutation) => BigUint::from(permutation.at(u128::from(k))),
@@ -281,32 +299,39 @@ impl Grammar {
                     let what = || format!("draw {k}, derivation {index}");
                     self.expand(&mut walker, &mut FindBig, index.clone(), &what)
                 })?;
-                walker.out
+                walker.finish()
             }
         };
         Ok((expanded, indices))
     }
 
     #[inline]
-    fn expand<D: Decide>(
+    fn expand<D: Decide, S: Sink>(
         &self,
-        walker: &mut Walker<'_, D>,
+        walker: &mut Walker<'_, D, S>,
         decide: &mut D,
         number: D::Number,
         what: &impl Fn() -> String,
     ) -> Result<()> {
-        walker.expand(decide, number).map_err(|(Fault { at, what: why }, code)| {
-            let (code, text) = &self.program.codes[code as usize];
-            let mut values: Vec<String> = Vec::new();
-            code.slots(&mut |slot| {
-                let value = format!("{} = {}", self.program.slots[slot].name, walker.value(slot));
-                if !values.contains(&value) {
-                    values.push(value);
-                }
-            });
-            let with = if values.is_empty() { String::new() } else { format!(" with {}", values.join(", ")) };
-            fault(&self.source, at, format!("{why} in {{={text}}}{with} ({})", what()))
+        walker.expand(decide, number).map_err(|failure| match failure {
+            Failure::Fault(fault, code) => self.faulty(fault, code, |slot| walker.value(slot), &what()),
+            Failure::Row(error) => Error::invalid(format!("{} ({})", error.message(), what())),
         })
+    }
+
+    /// The error of a computed slot without a value.
+    #[cold]
+    fn faulty(&self, Fault { at, what: why }: Fault, code: u32, value: impl Fn(usize) -> String, what: &str) -> Error {
+        let (code, text) = &self.program.codes[code as usize];
+        let mut values: Vec<String> = Vec::new();
+        code.slots(&mut |slot| {
+            let value = format!("{} = {}", self.program.slots[slot].name, value(slot));
+            if !values.contains(&value) {
+                values.push(value);
+            }
+        });
+        let with = if values.is_empty() { String::new() } else { format!(" with {}", values.join(", ")) };
+        fault(&self.source, at, format!("{why} in {{={text}}}{with} ({what})"))
     }
 }
 

@@ -62,8 +62,10 @@ pub(super) enum Item {
         expr: Expr,
         source: String,
     },
+    /// `without` is the weight of leaving it out, where that is not half of the cases.
     Optional {
         arms: Vec<Arm>,
+        without: Option<Weight>,
         at: usize,
     },
     Tag {
@@ -350,7 +352,7 @@ impl<'a> Parser<'a> {
                 '(' => {
                     let parsed = self.nest(at, Self::group)?;
                     match parsed {
-                        Group::Optional(arms) => out.push(Item::Optional { arms, at }),
+                        Group::Optional(arms, without) => out.push(Item::Optional { arms, without, at }),
                         Group::Literal(items) => out.parentheses(items),
                     }
                 }
@@ -433,19 +435,38 @@ impl<'a> Parser<'a> {
             self.bump();
             return Ok(Group::Literal(Vec::new()));
         }
-        let mut arms = self.arms(Inside { group: true, tag: false }, at, "group")?;
+        let inside = Inside { group: true, tag: false };
+        let without = self.without(inside)?;
+        let mut arms = self.arms(inside, at, "group")?;
         if !self.eat(")") {
             return self.fail(at, "unclosed group: expected ')' in the same alternative; write \\( to have it as text");
         }
         if self.eat("?") {
-            return Ok(Group::Optional(arms));
+            return Ok(Group::Optional(arms, without));
         }
-        if arms.len() > 1 || arms[0].weight.is_some() {
+        if arms.len() > 1 || arms[0].weight.is_some() || without.is_some() {
             let message = "alternatives in parentheses make an optional group '( ... )?': add the '?', make them a rule, or \
                            write \\| and \\:: to have the signs as text";
             return self.fail(at, message);
         }
         Ok(Group::Literal(arms.remove(0).items))
+    }
+
+    /// The `:: 3 |` at the start of a group: the weight of leaving it out.
+    fn without(&mut self, inside: Inside) -> Result<Option<Weight>> {
+        let start = self.at;
+        self.skip_blanks();
+        if !self.eat("::") {
+            self.at = start;
+            return Ok(None);
+        }
+        let weight = self.weight(inside)?;
+        if !self.eat("|") {
+            return self
+                .fail(start, "the weight of leaving a group out stands before its alternatives: (:: 3 | text)?");
+        }
+        self.skip_blanks();
+        Ok(Some(weight))
     }
 
     fn slot(&mut self) -> Result<Item> {
@@ -663,7 +684,7 @@ impl<'a> Parser<'a> {
 }
 
 enum Group {
-    Optional(Vec<Arm>),
+    Optional(Vec<Arm>, Option<Weight>),
     /// Parentheses without `?` are text.
     Literal(Vec<Item>),
 }
@@ -740,11 +761,15 @@ fn print_arms(out: &mut String, arms: &[Arm]) {
             out.push('|');
         }
         print_items(out, &arm.items);
-        if let Some(Weight(value)) = arm.weight {
-            let (whole, part) = (value / Weight::ONE.0, value % Weight::ONE.0);
-            write!(out, "::{whole}.{part:0MAX_WEIGHT_DIGITS$}").expect("a string takes all");
+        if let Some(weight) = arm.weight {
+            print_weight(out, weight);
         }
     }
+}
+
+fn print_weight(out: &mut String, Weight(value): Weight) {
+    let (whole, part) = (value / Weight::ONE.0, value % Weight::ONE.0);
+    write!(out, "::{whole}.{part:0MAX_WEIGHT_DIGITS$}").expect("a string takes all");
 }
 
 fn print_items(out: &mut String, items: &[Item]) {
@@ -767,8 +792,12 @@ fn print_items(out: &mut String, items: &[Item]) {
                 out.push('}');
             }
             Item::Compute { expr, .. } => write!(out, "{{={expr}}}").expect("a string takes all"),
-            Item::Optional { arms, .. } => {
+            Item::Optional { arms, without, .. } => {
                 out.push('(');
+                if let Some(weight) = without {
+                    print_weight(out, *weight);
+                    out.push('|');
+                }
                 print_arms(out, arms);
                 out.push_str(")?");
             }

@@ -14,8 +14,8 @@ fn refusal(source: &str) -> String {
     Grammar::compile(source, None).unwrap_err().to_string()
 }
 
-fn texts(expanded: &Expanded) -> Vec<String> {
-    expanded.text.view().iter().map(|row| String::from_utf8(row.to_vec()).unwrap()).collect()
+fn texts(expanded: &Expanded<u8>) -> Vec<String> {
+    expanded.rows.view().iter().map(|row| String::from_utf8(row.to_vec()).unwrap()).collect()
 }
 
 fn all(grammar: &Grammar) -> Vec<String> {
@@ -393,7 +393,12 @@ fn items(rule: usize, rules: usize, depth: u32) -> BoxedStrategy<Vec<Item>> {
         choices.push((rule + 1..rules).prop_map(move |callee| name(format!("r{callee}"))).boxed());
     }
     if depth > 0 {
-        choices.push(arms(rule, rules, depth - 1).prop_map(|arms| Item::Optional { arms, at: 0 }).boxed());
+        let without = prop::option::of((1u64..9).prop_map(|tenths| Weight(tenths * Weight::ONE.0 / 10)));
+        choices.push(
+            (arms(rule, rules, depth - 1), without)
+                .prop_map(|(arms, without)| Item::Optional { arms, without, at: 0 })
+                .boxed(),
+        );
         let tagged = ("[tu]", items(rule, rules, depth - 1));
         choices.push(tagged.prop_map(|(name, items)| Item::Tag { name, items }).boxed());
     }
@@ -592,15 +597,18 @@ fn threads_do_not_change_a_sample() {
     let g = grammar("x = {a=int 1..9} {y}( <t>{=a*a}</t>)?\ny = p :: 3 | q{b=choice r, s} :: 0.5");
     let n = 3 * GRAIN + 17;
     let whole = g.sample(&sampling(n, 11)).unwrap();
-    let mut one = Expanded::default();
+    let mut one: Option<Expanded<u8>> = None;
     let mut at = 0;
     for k in 0..n as u64 {
         let how = Sampling { rows: 1, shard: (k, u64::from(u32::MAX)), ..sampling(1, 11) };
         let row = g.sample(&how).unwrap().expanded;
-        let range = at..at + row.text.values.len();
-        assert_eq!(&whole.expanded.text.values[range.clone()], row.text.values);
+        let range = at..at + row.rows.values.len();
+        assert_eq!(&whole.expanded.rows.values[range.clone()], row.rows.values);
         at = range.end;
-        if k == 0 { one = row } else { one.append(row) }
+        match &mut one {
+            Some(one) => one.append(row),
+            None => one = Some(row),
+        }
     }
-    assert_eq!(whole.expanded, one);
+    assert_eq!(Some(whole.expanded), one);
 }

@@ -8,6 +8,7 @@ use num_bigint::BigUint;
 
 use super::compile::{Node, Program};
 use super::expr::{Code, Fault, Type};
+use crate::error::Error;
 use crate::ragged::RaggedBuf;
 use crate::rng::Words;
 
@@ -151,22 +152,22 @@ pub struct Column {
     pub drawn: Vec<bool>,
 }
 
-/// Texts, spans and bindings, row by row.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Expanded {
-    /// UTF-8.
-    pub text: RaggedBuf<u8>,
+/// Texts or tokens, spans and bindings, row by row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Expanded<T> {
+    /// UTF-8, or tokens.
+    pub rows: RaggedBuf<T>,
     /// The tags' places.
     pub spans: SpanBuf,
     /// One for each column of the grammar.
     pub columns: Vec<Column>,
 }
 
-impl Expanded {
+impl<T> Expanded<T> {
     /// Appends all rows of `other`.
-    pub(super) fn append(&mut self, mut other: Expanded) {
-        let rows = self.text.offsets.len() as i64 - 1;
-        self.text.append(&mut other.text);
+    pub(super) fn append(&mut self, mut other: Expanded<T>) {
+        let rows = self.rows.offsets.len() as i64 - 1;
+        self.rows.append(&mut other.rows);
         self.spans.row.extend(other.spans.row.iter().map(|row| row + rows));
         self.spans.start.append(&mut other.spans.start);
         self.spans.end.append(&mut other.spans.end);
@@ -178,54 +179,179 @@ impl Expanded {
     }
 }
 
+/// What a walk writes to: the final text in pieces, and where tags open and close.
+pub(super) trait Sink {
+    type Item;
+
+    /// The text of the node `node`, `program.literals[start..end]`.
+    fn literal(&mut self, program: &Program, node: u32, start: u32, end: u32);
+
+    /// Any other text.
+    fn text(&mut self, text: &[u8]);
+
+    /// An integer in decimal.
+    fn int(&mut self, value: i64);
+
+    fn open(&mut self, tag: u32);
+
+    fn close(&mut self);
+
+    /// Ends the row.
+    ///
+    /// # Errors
+    /// If the text of the row cannot be written.
+    fn end_row(&mut self) -> crate::error::Result<()>;
+
+    /// All rows and spans.
+    fn finish(self) -> (RaggedBuf<Self::Item>, SpanBuf);
+}
+
+/// Why a row could not be expanded.
+pub(super) enum Failure {
+    /// A computed slot has no value: which code.
+    Fault(Fault, u32),
+    /// The sink refuses the text.
+    Row(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Row(error)
+    }
+}
+
+/// Writes texts.
+#[derive(Debug)]
+pub(super) struct Texts {
+    rows: RaggedBuf<u8>,
+    spans: SpanBuf,
+    open: Vec<usize>,
+}
+
+impl Texts {
+    /// Room for about `rows` rows.
+    pub fn new(rows: usize) -> Self {
+        Texts { rows: RaggedBuf::with_capacity(rows, 0), spans: SpanBuf::default(), open: Vec::new() }
+    }
+
+    fn place(&self) -> i64 {
+        self.rows.values.len() as i64 - self.rows.offsets.last().copied().unwrap_or(0)
+    }
+}
+
+impl Sink for Texts {
+    type Item = u8;
+
+    #[inline]
+    fn literal(&mut self, program: &Program, _node: u32, start: u32, end: u32) {
+        self.rows.values.extend_from_slice(&program.literals.as_bytes()[start as usize..end as usize]);
+    }
+
+    #[inline]
+    fn text(&mut self, text: &[u8]) {
+        self.rows.values.extend_from_slice(text);
+    }
+
+    #[inline]
+    fn int(&mut self, value: i64) {
+        push_int(&mut self.rows.values, value);
+    }
+
+    #[inline]
+    fn open(&mut self, tag: u32) {
+        self.open.push(self.spans.row.len());
+        self.spans.row.push(self.rows.offsets.len() as i64 - 1);
+        self.spans.start.push(self.place());
+        self.spans.end.push(0);
+        self.spans.tag.push(tag);
+    }
+
+    #[inline]
+    fn close(&mut self) {
+        let span = self.open.pop().expect("tags nest");
+        self.spans.end[span] = self.place();
+    }
+
+    #[inline]
+    fn end_row(&mut self) -> crate::error::Result<()> {
+        self.rows.end_row();
+        Ok(())
+    }
+
+    fn finish(self) -> (RaggedBuf<u8>, SpanBuf) {
+        (self.rows, self.spans)
+    }
+}
+
+/// Writes nothing.
+pub(super) struct Nothing;
+
+impl Sink for Nothing {
+    type Item = u8;
+
+    fn literal(&mut self, _program: &Program, _node: u32, _start: u32, _end: u32) {}
+
+    fn text(&mut self, _text: &[u8]) {}
+
+    fn int(&mut self, _value: i64) {}
+
+    fn open(&mut self, _tag: u32) {}
+
+    fn close(&mut self) {}
+
+    fn end_row(&mut self) -> crate::error::Result<()> {
+        Ok(())
+    }
+
+    fn finish(self) -> (RaggedBuf<u8>, SpanBuf) {
+        Default::default()
+    }
+}
+
 /// A walker with its scratch space.
-pub(super) struct Walker<'a, D: Decide> {
+pub(super) struct Walker<'a, D: Decide, S> {
     program: &'a Program,
     stack: Vec<(u32, D::Number)>,
-    open: Vec<usize>,
     values: Vec<i64>,
     drawn: Vec<bool>,
     /// The slot of each column, and whether every derivation draws it.
-    columns: Vec<(usize, bool)>,
-    pub out: Expanded,
+    slots: Vec<(usize, bool)>,
+    columns: Vec<Column>,
+    sink: S,
 }
 
-impl<'a, D: Decide> Walker<'a, D> {
+impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     /// A walker for about `rows` rows.
-    pub fn new(program: &'a Program, rows: usize) -> Self {
+    pub fn new(program: &'a Program, rows: usize, sink: S) -> Self {
         let drawn = program.slots.iter().enumerate().filter(|(_, slot)| slot.drawn);
-        let columns: Vec<(usize, bool)> = drawn.map(|(i, slot)| (i, slot.always)).collect();
-        let mut out = Expanded { text: RaggedBuf::with_capacity(rows, 0), ..Expanded::default() };
-        out.columns.resize_with(columns.len(), Column::default);
-        for (column, &(_, always)) in out.columns.iter_mut().zip(&columns) {
+        let slots: Vec<(usize, bool)> = drawn.map(|(i, slot)| (i, slot.always)).collect();
+        let mut columns = Vec::new();
+        columns.resize_with(slots.len(), Column::default);
+        for (column, &(_, always)) in columns.iter_mut().zip(&slots) {
             column.values.reserve_exact(rows);
             column.drawn.reserve_exact(if always { 0 } else { rows });
         }
         Walker {
             program,
             stack: Vec::new(),
-            open: Vec::new(),
             values: vec![0; program.slots.len()],
             drawn: vec![false; program.slots.len()],
+            slots,
             columns,
-            out,
+            sink,
         }
     }
 
-    /// Appends the row that `decide` leads to. A fault comes with the index of its code; after it the walker is of no
-    /// more use, save for [`value`](Self::value).
+    /// Appends the row that `decide` leads to. After a failure the walker is of no more use, save for
+    /// [`value`](Self::value).
     #[inline]
-    pub fn expand(&mut self, decide: &mut D, number: D::Number) -> Result<(), (Fault, u32)> {
+    pub fn expand(&mut self, decide: &mut D, number: D::Number) -> Result<(), Failure> {
         let program = self.program;
-        let Expanded { text: RaggedBuf { values: text, offsets }, spans, .. } = &mut self.out;
-        let (row, base) = (offsets.len() as i64 - 1, text.len() as i64);
         self.drawn.fill(false);
         self.stack.push((program.root, number));
         while let Some((node, mut number)) = self.stack.pop() {
             match program.nodes[node as usize] {
-                Node::Text { start, end } => {
-                    text.extend_from_slice(&program.literals.as_bytes()[start as usize..end as usize]);
-                }
+                Node::Text { start, end } => self.sink.literal(program, node, start, end),
                 Node::Seq { first, end } => {
                     for i in (first as usize..end as usize).rev() {
                         let part = decide.child(&mut number, program, i);
@@ -243,7 +369,7 @@ impl<'a, D: Decide> Walker<'a, D> {
                     self.values[slot as usize] = value;
                     self.drawn[slot as usize] = true;
                     if !hidden {
-                        push_int(text, value);
+                        self.sink.int(value);
                     }
                 }
                 Node::PickInt { slot, first, n, hidden } => {
@@ -251,7 +377,7 @@ impl<'a, D: Decide> Walker<'a, D> {
                     self.values[slot as usize] = value;
                     self.drawn[slot as usize] = true;
                     if !hidden {
-                        push_int(text, value);
+                        self.sink.int(value);
                     }
                 }
                 Node::PickText { slot, first, n, hidden } => {
@@ -259,32 +385,23 @@ impl<'a, D: Decide> Walker<'a, D> {
                     self.values[slot as usize] = index as i64;
                     self.drawn[slot as usize] = true;
                     if !hidden {
-                        text.extend_from_slice(program.strings[index].as_bytes());
+                        self.sink.text(program.strings[index].as_bytes());
                     }
                 }
-                Node::ShowInt { slot } => push_int(text, self.values[slot as usize]),
+                Node::ShowInt { slot } => self.sink.int(self.values[slot as usize]),
                 Node::ShowText { slot } => {
-                    text.extend_from_slice(program.strings[self.values[slot as usize] as usize].as_bytes());
+                    self.sink.text(program.strings[self.values[slot as usize] as usize].as_bytes());
                 }
                 Node::Compute { code } => {
-                    compute(&program.codes[code as usize].0, &self.values, &program.strings, text)
-                        .map_err(|fault| (fault, code))?;
+                    compute(&program.codes[code as usize].0, &self.values, &program.strings, &mut self.sink)
+                        .map_err(|fault| Failure::Fault(fault, code))?;
                 }
-                Node::Open { tag } => {
-                    self.open.push(spans.row.len());
-                    spans.row.push(row);
-                    spans.start.push(text.len() as i64 - base);
-                    spans.end.push(0);
-                    spans.tag.push(tag);
-                }
-                Node::Close => {
-                    let span = self.open.pop().expect("tags nest");
-                    spans.end[span] = text.len() as i64 - base;
-                }
+                Node::Open { tag } => self.sink.open(tag),
+                Node::Close => self.sink.close(),
             }
         }
-        self.out.text.end_row();
-        for (column, &(slot, always)) in self.out.columns.iter_mut().zip(&self.columns) {
+        self.sink.end_row()?;
+        for (column, &(slot, always)) in self.columns.iter_mut().zip(&self.slots) {
             let drawn = self.drawn[slot];
             column.values.push(if drawn { self.values[slot] } else { 0 });
             if !always {
@@ -292,6 +409,12 @@ impl<'a, D: Decide> Walker<'a, D> {
             }
         }
         Ok(())
+    }
+
+    /// All rows.
+    pub fn finish(self) -> Expanded<S::Item> {
+        let (rows, spans) = self.sink.finish();
+        Expanded { rows, spans, columns: self.columns }
     }
 
     /// The current value of a slot as text, for the message of a fault.
@@ -304,19 +427,19 @@ impl<'a, D: Decide> Walker<'a, D> {
     }
 }
 
-/// Appends the value of `code`.
-fn compute(code: &Code, slots: &[i64], strings: &[String], text: &mut Vec<u8>) -> Result<(), Fault> {
+/// Writes the value of `code`.
+fn compute(code: &Code, slots: &[i64], strings: &[String], sink: &mut impl Sink) -> Result<(), Fault> {
     match code.of() {
-        Type::Int => push_int(text, code.int(slots, strings)?),
-        Type::Text => text.extend_from_slice(code.text(slots, strings)?.as_bytes()),
-        Type::Truth => text.extend_from_slice(if code.truth(slots, strings)? { b"true" } else { b"false" }),
+        Type::Int => sink.int(code.int(slots, strings)?),
+        Type::Text => sink.text(code.text(slots, strings)?.as_bytes()),
+        Type::Truth => sink.text(if code.truth(slots, strings)? { b"true" } else { b"false" }),
     }
     Ok(())
 }
 
 /// `value` in decimal. Arrays of known length are much cheaper to append than slices: most values are small.
 #[inline]
-fn push_int(text: &mut Vec<u8>, value: i64) {
+pub(super) fn push_int(text: &mut Vec<u8>, value: i64) {
     let digit = |value: i64| b'0' + (value % 10) as u8;
     match value {
         0..10 => text.push(digit(value)),
