@@ -124,8 +124,15 @@ unsafe impl GlobalAlloc for Recycling {
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: as above. Fresh pages are zero already.
-        unsafe { System.alloc_zeroed(Self::block(layout).0) }
+        let (block, large) = Self::block(layout);
+        // SAFETY: as above; a stored block is of this size.
+        match if large { self.with(|store| store.take(block.size())).flatten() } else { None } {
+            Some(start) => unsafe {
+                start.write_bytes(0, layout.size());
+                start
+            },
+            None => unsafe { System.alloc_zeroed(block) },
+        }
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {

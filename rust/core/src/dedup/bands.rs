@@ -9,6 +9,7 @@ use super::sketch::{MAX_SLOTS, Sketcher};
 use crate::error::{Error, Result};
 use crate::par::{map_rows, map_tasks};
 use crate::rng::mix;
+use crate::simd::multiversion;
 
 const GRAIN: usize = 1 << 16;
 
@@ -80,19 +81,24 @@ pub struct Buckets {
 }
 
 impl Buckets {
-    /// Sketches `rows` rows (`row(r)` has at least one shingle; `offsets` says where they lie if laid end to end),
-    /// and gathers the rows that share a band. Keeps four bytes a band of each row, and no sketch.
+    /// Sketches the rows `order`, which are all, in that order (`row(r)` has at least one shingle), and gathers the rows
+    /// that share a band. Keeps four bytes a band of each row, and no sketch.
     pub fn build<'r, T: Unit + 'r>(
         sketcher: &Sketcher,
         layout: Layout,
-        offsets: &[i64],
+        order: &[u32],
         row: impl Fn(usize) -> &'r [T] + Sync,
     ) -> Self {
         let Layout { bands, .. } = layout;
-        let rows = offsets.len() - 1;
+        let rows = order.len();
+        let mut offsets = vec![0];
+        offsets.extend(order.iter().scan(0, |at, &r| {
+            *at += row(r as usize).len() as i64;
+            Some(*at)
+        }));
         let mut keys = vec![];
-        band_keys(sketcher, layout, offsets, row, high, &mut keys);
-        let shared = map_tasks(bands, |band| share(&keys[band * rows..][..rows]));
+        band_keys(sketcher, layout, &offsets, |i| row(order[i] as usize), high, &mut keys);
+        let shared = map_tasks(bands, |band| share(&keys[band * rows..][..rows], order));
         drop(keys);
         let total = shared.iter().map(|s| s.members.len()).sum();
         let (of, first) = (vec![NONE; rows * bands], vec![NONE; rows]);
@@ -141,8 +147,8 @@ impl Buckets {
 
 /// Appends the keys of all bands of `rows` rows, band after band, to `out`; 0 for a row without a shingle.
 ///
-/// Two rows may share a band only if they share its key, of which `part` is kept. `row` and `offsets` are as in
-/// [`Buckets::build`].
+/// Two rows may share a band only if they share its key, of which `part` is kept. `offsets` says where the rows lie if laid
+/// end to end.
 pub fn band_keys<'r, T: Unit + 'r, K: Copy + Default + Send>(
     sketcher: &Sketcher,
     layout: Layout,
@@ -151,32 +157,50 @@ pub fn band_keys<'r, T: Unit + 'r, K: Copy + Default + Send>(
     part: impl Fn(u64) -> K + Sync,
     out: &mut Vec<K>,
 ) {
-    let blocks = map_rows(offsets, GRAIN, |range| {
-        let mut block = vec![K::default(); layout.bands * range.len()];
-        let mut sketch = [0; MAX_SLOTS];
+    let Layout { bands, width } = layout;
+    let mut blocks = map_rows(offsets, GRAIN, |range| {
+        let mut block = vec![K::default(); bands * range.len()];
+        let (mut sketch, mut keys) = ([0; MAX_SLOTS], [0; MAX_SLOTS]);
         for r in range.clone().filter(|&r| sketcher.shingler.count(row(r).len()) > 0) {
             sketcher.sketch(row(r), &mut sketch);
-            let slots = sketch[..layout.slots()].chunks_exact(layout.width);
-            for (keys, slots) in block.chunks_exact_mut(range.len()).zip(slots) {
-                keys[r - range.start] = part(band_key(slots));
+            fold(sketcher.level, &sketch[..bands * width], &mut keys[..bands]);
+            for (all, &key) in block.chunks_exact_mut(range.len()).zip(&keys[..bands]) {
+                all[r - range.start] = part(key);
             }
         }
         block
     });
-    out.reserve(layout.bands * (offsets.len() - 1));
-    for band in 0..layout.bands {
+    if blocks.len() == 1 && out.is_empty() {
+        *out = blocks.remove(0);
+        return;
+    }
+    out.reserve(bands * (offsets.len() - 1));
+    for band in 0..bands {
         for block in &blocks {
-            let rows = block.len() / layout.bands;
+            let rows = block.len() / bands;
             out.extend_from_slice(&block[band * rows..][..rows]);
         }
     }
 }
 
-#[inline]
-fn band_key(slots: &[u32]) -> u64 {
+multiversion! {
+    /// The keys of all bands. The slots of band `b` are `b`, `b + bands`, `b + 2 bands`, ..., so that bands are folded side
+    /// by side.
+    fn fold(slots: &[u32], keys: &mut [u64]) = fold_body
+}
+
+#[inline(always)]
+fn fold_body(slots: &[u32], keys: &mut [u64]) {
     const FACTOR: u64 = 0x9E6C_63D0_876A_9A63;
-    let key = slots.iter().fold(0u64, |h, &slot| (h ^ u64::from(slot)).wrapping_mul(FACTOR) ^ h >> 31);
-    mix(key)
+    keys.fill(0);
+    for slots in slots.chunks_exact(keys.len()) {
+        for (key, &slot) in keys.iter_mut().zip(slots) {
+            *key = (*key ^ u64::from(slot)).wrapping_mul(FACTOR) ^ *key >> 31;
+        }
+    }
+    for key in keys {
+        *key = mix(*key);
+    }
 }
 
 /// What buckets go by: half a key. Rows that share only that are compared in vain.
@@ -189,12 +213,12 @@ struct Shared {
     ends: Vec<u32>,
 }
 
-/// The rows of one band, sorted by key and row, less those that share their key with nobody.
-fn share(keys: &[u32]) -> Shared {
+/// The rows of one band, sorted by key and row, less those that share their key with nobody; row `rows[i]` has `keys[i]`.
+fn share(keys: &[u32], rows: &[u32]) -> Shared {
     let mut shared = Shared { members: vec![], ends: vec![] };
     for_each_shared(
         keys,
-        |row| row as u32,
+        |i| rows[i],
         |pairs| {
             shared.members.extend(pairs.iter().map(|&pair| pair as u32));
             shared.ends.push(shared.members.len() as u32);
@@ -253,9 +277,11 @@ mod tests {
                     sketcher.sketch(&[&all[..common], first].concat(), &mut a);
                     sketcher.sketch(&[&all[..common], second].concat(), &mut b);
                     let bands = |sketch: [u32; MAX_SLOTS]| {
-                        sketch[..layout.slots()].chunks(layout.width).map(band_key).collect()
+                        let mut keys = vec![0; layout.bands];
+                        fold(level, &sketch[..layout.slots()], &mut keys);
+                        keys
                     };
-                    let (a, b): (Vec<u64>, Vec<u64>) = (bands(a), bands(b));
+                    let (a, b) = (bands(a), bands(b));
                     missed += u32::from(a.iter().zip(&b).all(|(a, b)| a != b));
                 }
                 let share = f64::from(missed) / TRIALS as f64;
@@ -272,17 +298,18 @@ mod tests {
             let level = crate::simd::level();
             let layout = Layout { bands, width };
             let sketcher = Sketcher::new(Shingler::new(2, 5, level), layout.slots(), 5, level);
-            let mut offsets = vec![0];
-            for row in &rows {
-                offsets.push(offsets[offsets.len() - 1] + row.len() as i64);
-            }
-            let buckets = Buckets::build(&sketcher, layout, &offsets, |r| &rows[r][..]);
+            let mut order: Vec<u32> = (0..rows.len() as u32).collect();
+            order.sort_by_key(|&r| mix(u64::from(r)));
+            let buckets = Buckets::build(&sketcher, layout, &order, |r| &rows[r][..]);
             let mut expected = BTreeMap::<(usize, u32), Vec<u32>>::new();
             for (r, row) in rows.iter().enumerate() {
                 let mut sketch = [0; MAX_SLOTS];
                 sketcher.sketch(row, &mut sketch);
-                for (band, slots) in sketch[..layout.slots()].chunks(width).enumerate() {
-                    expected.entry((band, high(band_key(slots)))).or_default().push(r as u32);
+                for band in 0..bands {
+                    let slots: Vec<u32> = sketch[..layout.slots()].iter().skip(band).step_by(bands).copied().collect();
+                    let mut key = [0];
+                    fold(level, &slots, &mut key);
+                    expected.entry((band, high(key[0]))).or_default().push(r as u32);
                 }
             }
             let expected: Vec<Vec<u32>> = expected.into_values().filter(|rows| rows.len() > 1).collect();

@@ -99,19 +99,20 @@ pub fn for_each_shared(keys: &[u32], row: impl Fn(usize) -> u32, mut visit: impl
     /// Pairs that are sorted within the first caches.
     const PIECE: usize = 1 << 11;
     const MAX_BITS: u32 = 11;
-    let bits = (keys.len() / PIECE).checked_ilog2().map_or(0, |bits| bits.min(MAX_BITS));
-    let piece = |key: u32| (u64::from(key) >> (32 - bits)) as usize;
+    let places = shared_places(keys);
+    let bits = (places.len() / PIECE).checked_ilog2().map_or(0, |bits| bits.min(MAX_BITS));
+    let piece = |at: u32| (u64::from(keys[at as usize]) >> (32 - bits)) as usize;
     let mut next = vec![0; (1 << bits) + 1];
-    for &key in keys {
-        next[piece(key) + 1] += 1;
+    for &at in &places {
+        next[piece(at) + 1] += 1;
     }
     for p in 0..1 << bits {
         next[p + 1] += next[p];
     }
-    let mut pairs = vec![0; keys.len()];
-    for (at, &key) in keys.iter().enumerate() {
-        let next = &mut next[piece(key)];
-        pairs[*next] = u64::from(key) << 32 | u64::from(row(at));
+    let mut pairs = vec![0; places.len()];
+    for at in places {
+        let next = &mut next[piece(at)];
+        pairs[*next] = u64::from(keys[at as usize]) << 32 | u64::from(row(at as usize));
         *next += 1;
     }
     let mut start = 0;
@@ -121,6 +122,30 @@ pub fn for_each_shared(keys: &[u32], row: impl Fn(usize) -> u32, mut visit: impl
         piece.chunk_by(|a, b| a >> 32 == b >> 32).filter(|pairs| pairs.len() > 1).for_each(&mut visit);
         start = end;
     }
+}
+
+/// Every place that shares its key, ascending, and a few others: those whose key agrees with another in its high bits.
+fn shared_places(keys: &[u32]) -> Vec<u32> {
+    /// Bits of a map a key: one key in sixteen shares its bit by chance.
+    const SPARSE: usize = 16;
+    let bits = (keys.len() * SPARSE).next_power_of_two().ilog2().clamp(6, 26);
+    let bit = |key: u32| ((key >> (32 - bits)) as usize / 64, 1u64 << (key >> (32 - bits) & 63));
+    let (mut once, mut twice) = (vec![0u64; 1 << (bits - 6)], vec![0u64; 1 << (bits - 6)]);
+    for &key in keys {
+        let (word, bit) = bit(key);
+        twice[word] |= once[word] & bit;
+        once[word] |= bit;
+    }
+    // Written always and kept sometimes, as the next is rarely foreseen.
+    let mut places = vec![0; keys.len() + 1];
+    let mut count = 0;
+    for (at, &key) in (0..).zip(keys) {
+        let (word, bit) = bit(key);
+        places[count] = at;
+        count += usize::from(twice[word] & bit != 0);
+    }
+    places.truncate(count);
+    places
 }
 
 #[cfg(test)]

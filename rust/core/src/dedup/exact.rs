@@ -36,7 +36,7 @@ impl Seen {
 
 /// For every row the first row with equal content. Linear in the values; any number of copies.
 pub fn groups<T: Hashed>(rows: Ragged<'_, T>, level: Level) -> Vec<u32> {
-    let mut seen = Seen::default();
+    let mut seen = Seen { rows: HashMap::with_capacity_and_hasher(rows.rows(), BuildHasherDefault::default()) };
     let find = |(row, hash)| seen.find_or_insert(hash, row, |other| rows.row(other as usize) == rows.row(row as usize));
     (0u32..).zip(hashes(rows, level)).map(find).collect()
 }

@@ -374,34 +374,40 @@ fn check_count(rows: usize) -> Result<()> {
 
 /// Rows in keep order.
 fn rank<T>(group: &[u32], contents: Ragged<'_, T>, keep: Keep, ids: &[u64], order: &[i64]) -> Vec<u32> {
-    let order = |row: usize| order.get(row).copied().unwrap_or(0);
-    let mut ranked: Vec<u32> = (0..group.len() as u32).collect();
-    match keep {
-        Keep::First => ranked.sort_by_key(|&row| order(row as usize)),
-        Keep::Longest => ranked.sort_by_key(|&row| {
-            let row = row as usize;
-            let units = contents.range(group[row] as usize).len();
-            (order(row), std::cmp::Reverse(units), ids[row])
-        }),
+    let rows = 0..group.len() as u32;
+    let order = |row: u32| order.get(row as usize).copied().unwrap_or(0);
+    if keep == Keep::First {
+        let mut ranked: Vec<u32> = rows.collect();
+        ranked.sort_by_key(|&row| order(row));
+        return ranked;
     }
-    ranked
+    // Longer rows, lower ids, earlier rows first, in one number.
+    let key = |row: u32| {
+        let shortness = !(contents.range(group[row as usize] as usize).len() as u32);
+        (order(row), u128::from(shortness) << 96 | u128::from(ids[row as usize]) << 32 | u128::from(row))
+    };
+    let mut keys: Vec<(i64, u128)> = rows.map(key).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, key)| key as u32).collect()
 }
+
+/// No row or document.
+const NONE: u32 = u32::MAX;
 
 /// Rows grouped by content, in keep order.
 struct Documents {
     /// The row of each document that comes first in keep order.
     head: Vec<u32>,
-    /// The document of each content.
+    /// The document of each content, or [`NONE`] where no row has it.
     of_content: Vec<u32>,
 }
 
 impl Documents {
     fn new(group: &[u32], contents: usize, ranked: Vec<u32>) -> Self {
-        const UNSEEN: u32 = u32::MAX;
-        let mut documents = Documents { head: vec![], of_content: vec![UNSEEN; contents] };
+        let mut documents = Documents { head: vec![], of_content: vec![NONE; contents] };
         for row in ranked {
             let document = &mut documents.of_content[group[row as usize] as usize];
-            if *document == UNSEEN {
+            if *document == NONE {
                 *document = documents.head.len() as u32;
                 documents.head.push(row);
             }
@@ -476,7 +482,12 @@ impl Engine {
             *at += content(document).len() as i64;
             Some(*at)
         }));
-        let buckets = Buckets::build(&self.sketcher, self.layout, &offsets, row);
+        // Sketched in the order in which they lie, since memory is read fastest in order.
+        let mut place = vec![NONE; documents.head.len()];
+        shingled.iter().zip(0..).for_each(|(&document, r)| place[document as usize] = r);
+        let of_content = documents.of_content.iter().filter(|&&document| document != NONE);
+        let laid: Vec<u32> = of_content.map(|&document| place[document as usize]).filter(|&r| r != NONE).collect();
+        let buckets = Buckets::build(&self.sketcher, self.layout, &laid, row);
         let largest_bucket = buckets.largest() as u64;
         let corpus = Corpus {
             row,
@@ -666,12 +677,8 @@ mod tests {
             }
             let engine = Engine::new(&params).unwrap();
             let shingled: Vec<usize> = (0..n).filter(|&r| rows[r].len() >= ngram).collect();
-            let mut offsets = vec![0];
-            offsets.extend(shingled.iter().scan(0, |at, &r| {
-                *at += rows[r].len() as i64;
-                Some(*at)
-            }));
-            let buckets = Buckets::build(&engine.sketcher, engine.layout, &offsets, |at| &rows[shingled[at]][..]);
+            let order: Vec<u32> = (0..shingled.len() as u32).collect();
+            let buckets = Buckets::build(&engine.sketcher, engine.layout, &order, |at| &rows[shingled[at]][..]);
             let mut expected = BTreeMap::<_, Vec<u32>>::new();
             for (band, keys) in keys.chunks_exact(n.max(1)).skip(1).enumerate() {
                 prop_assert!((0..n).all(|r| rows[r].len() >= ngram || keys[r] == 0));

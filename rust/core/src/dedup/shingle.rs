@@ -48,16 +48,56 @@ multiversion! { fn keys_u64(units: &[u64], multipliers: &[u64], out: &mut [u64])
 
 #[inline(always)]
 fn keys_body<T: Unit>(units: &[T], multipliers: &[u64], out: &mut [u64]) {
+    // The usual lengths, known to the compiler.
+    if let Ok(five) = <&[u64; 5]>::try_from(multipliers) {
+        keys_of(units, five, out);
+    } else if let Ok(three) = <&[u64; 3]>::try_from(multipliers) {
+        keys_of(units, three, out);
+    } else if let Ok(thirteen) = <&[u64; 13]>::try_from(multipliers) {
+        keys_of(units, thirteen, out);
+    } else {
+        keys_of(units, multipliers, out);
+    }
+}
+
+#[inline(always)]
+fn keys_of<T: Unit>(units: &[T], multipliers: &[u64], out: &mut [u64]) {
     let n = out.len();
-    out.fill(0);
-    for (j, &m) in multipliers.iter().enumerate() {
-        for (key, unit) in out.iter_mut().zip(&units[j..j + n]) {
-            *key = key.wrapping_add(m.wrapping_mul(unit.wide()));
+    let (wide, rest) = out.as_chunks_mut::<WIDE>();
+    for (i, keys) in wide.iter_mut().enumerate() {
+        *keys = some_keys(&units[i * WIDE..], multipliers);
+    }
+    let rest = rest.len();
+    match out.last_chunk_mut() {
+        // Some of them for the second time.
+        Some(last) if rest > 0 => *last = some_keys(&units[n - WIDE..], multipliers),
+        Some(_) => {}
+        None => {
+            for (key, units) in out.iter_mut().zip(units.windows(multipliers.len())) {
+                let sum =
+                    units.iter().zip(multipliers).fold(0u64, |h, (u, &m)| h.wrapping_add(m.wrapping_mul(u.wide())));
+                *key = mix(sum);
+            }
         }
     }
-    for key in out {
+}
+
+/// Keys that are made side by side: a register of AVX-512.
+const WIDE: usize = 8;
+
+#[inline(always)]
+fn some_keys<T: Unit>(units: &[T], multipliers: &[u64]) -> [u64; WIDE] {
+    let units = &units[..multipliers.len() + WIDE - 1];
+    let mut keys = [0u64; WIDE];
+    for (j, &m) in multipliers.iter().enumerate() {
+        for k in 0..WIDE {
+            keys[k] = keys[k].wrapping_add(m.wrapping_mul(units[j + k].wide()));
+        }
+    }
+    for key in &mut keys {
         *key = mix(*key);
     }
+    keys
 }
 
 /// Makes shingle keys of one length from one seed.

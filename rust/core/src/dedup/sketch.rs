@@ -20,9 +20,10 @@ pub struct Sketcher {
     /// What the sketches are of.
     pub shingler: Shingler,
     slots: usize,
-    level: Level,
-    /// `order[i * slots + a]`: the slot that empty slot `i` tries in its attempt `a`.
-    order: Vec<u8>,
+    /// How loops over its sketches run.
+    pub level: Level,
+    /// `tries[a * slots + i]`: the slot that empty slot `i` tries in its attempt `a`.
+    tries: Vec<u8>,
     /// `rank[j * slots + i]`: the attempt in which slot `i` tries slot `j`, times 256, plus `j`.
     rank: Vec<u16>,
 }
@@ -32,20 +33,19 @@ impl Sketcher {
     pub fn new(shingler: Shingler, slots: usize, seed: u64, level: Level) -> Self {
         debug_assert!((1..=MAX_SLOTS).contains(&slots));
         let key = op_key(Domain::Dedup, seed, "densify", slots as u64);
-        let mut order = Vec::with_capacity(slots * slots);
-        let mut rank = vec![0; slots * slots];
+        let (mut tries, mut rank) = (vec![0; slots * slots], vec![0; slots * slots]);
         for i in 0..slots {
             let mut words = Stream::new(key, 0, i as u64).words(0);
-            order.extend(0..=(slots - 1) as u8);
-            let tries = &mut order[i * slots..];
+            let mut order: Vec<u8> = (0..=(slots - 1) as u8).collect();
             for a in (1..slots).rev() {
-                tries.swap(a, words.below(a as u32 + 1) as usize);
+                order.swap(a, words.below(a as u32 + 1) as usize);
             }
-            for (a, &j) in tries.iter().enumerate() {
+            for (a, j) in order.into_iter().enumerate() {
+                tries[a * slots + i] = j;
                 rank[usize::from(j) * slots + i] = (a as u16) << 8 | u16::from(j);
             }
         }
-        Sketcher { shingler, slots, level, order, rank }
+        Sketcher { shingler, slots, level, tries, rank }
     }
 
     /// Writes the sketch of `row`, which has at least one shingle, into `out[..slots]`.
@@ -65,38 +65,65 @@ impl Sketcher {
     }
 
     fn densify(&self, sketch: &mut [u32]) {
-        let (mut filled, mut empty) = ([0u8; MAX_SLOTS], [0u8; MAX_SLOTS]);
-        let (mut count, mut missing) = (0, 0);
-        for (slot, &value) in sketch.iter().enumerate() {
-            filled[count % MAX_SLOTS] = slot as u8;
-            empty[missing % MAX_SLOTS] = slot as u8;
-            count += usize::from(value != EMPTY);
-            missing += usize::from(value == EMPTY);
-        }
-        let (filled, empty) = (&filled[..count], &empty[..missing]);
-        // The filled slot that each empty one copies, in the low byte.
-        let mut source = [u16::MAX; MAX_SLOTS];
-        if missing * self.slots < 4 * count * count {
-            // Few empty slots: a try rarely fails.
-            for &slot in empty {
-                let tries = &self.order[usize::from(slot) * self.slots..][..self.slots];
-                if let Some(&first) = tries.iter().find(|&&slot| sketch[usize::from(slot)] != EMPTY) {
-                    source[usize::from(slot)] = u16::from(first);
+        let slots = self.slots;
+        let mut holes = [0u64; MAX_SLOTS / 64];
+        empty(self.level, sketch, &mut holes);
+        let missing = holes.iter().map(|word| word.count_ones() as usize).sum::<usize>();
+        let count = slots - missing;
+        if missing * slots < 4 * count * count {
+            // Few empty slots: a try rarely fails. Values are copied always, and again where a try failed.
+            let mut left = [0u8; MAX_SLOTS];
+            for (left, slot) in left.iter_mut().zip(ones(holes)) {
+                *left = slot as u8;
+            }
+            let mut missing = missing;
+            for tries in self.tries.chunks_exact(slots) {
+                let mut failed = 0;
+                for k in 0..missing {
+                    let slot = left[k];
+                    let other = usize::from(tries[usize::from(slot)]);
+                    sketch[usize::from(slot)] = sketch[other];
+                    left[failed] = slot;
+                    failed += (holes[other / 64] >> (other % 64) & 1) as usize;
+                }
+                missing = failed;
+                if missing == 0 {
+                    return;
                 }
             }
-        } else {
-            // Many: the filled slot of the lowest rank, for all slots at once.
-            for &slot in filled {
-                least(
-                    self.level,
-                    &mut source[..self.slots],
-                    &self.rank[usize::from(slot) * self.slots..][..self.slots],
-                );
-            }
+            return;
         }
-        for &slot in empty {
-            sketch[usize::from(slot)] = sketch[usize::from(source[usize::from(slot)] as u8)];
+        // Many: the filled slot of the lowest rank, which is in the low byte, for all slots at once.
+        let mut source = [u16::MAX; MAX_SLOTS];
+        let source = &mut source[..slots];
+        for slot in ones(holes.map(|word| !word)).take(count) {
+            least(self.level, source, &self.rank[slot * slots..][..slots]);
         }
+        for slot in ones(holes) {
+            sketch[slot] = sketch[usize::from(source[slot] as u8)];
+        }
+    }
+}
+
+/// The numbers of the bits that are set.
+fn ones(words: [u64; MAX_SLOTS / 64]) -> impl Iterator<Item = usize> {
+    words.into_iter().enumerate().flat_map(|(w, word)| {
+        std::iter::successors((word != 0).then_some(word), |&left| Some(left & (left - 1)).filter(|&left| left != 0))
+            .map(move |left| w * 64 + left.trailing_zeros() as usize)
+    })
+}
+
+multiversion! {
+    /// A bit for each slot that is empty.
+    fn empty(sketch: &[u32], holes: &mut [u64; MAX_SLOTS / 64]) = empty_body
+}
+
+#[inline(always)]
+fn empty_body(sketch: &[u32], holes: &mut [u64; MAX_SLOTS / 64]) {
+    for (word, slots) in holes.iter_mut().zip(sketch.chunks(64)) {
+        let mut some = [0u32; 64];
+        some[..slots.len()].copy_from_slice(slots);
+        *word = some.iter().enumerate().fold(0, |word, (i, &slot)| word | u64::from(slot == EMPTY) << i);
     }
 }
 
@@ -137,7 +164,7 @@ mod tests {
             });
             let expected: Vec<u32> = (0..slots)
                 .map(|i| least[i].unwrap_or_else(|| {
-                    sketcher.order[i * slots..][..slots].iter().find_map(|&j| least[usize::from(j)]).unwrap()
+                    sketcher.tries.chunks(slots).find_map(|tries| least[usize::from(tries[i])]).unwrap()
                 }))
                 .collect();
             for level in Level::available() {
@@ -150,8 +177,8 @@ mod tests {
     fn every_slot_tries_every_other_once() {
         let level = Level::available().next().unwrap();
         let sketcher = Sketcher::new(Shingler::new(5, 3, level), 100, 3, level);
-        for tries in sketcher.order.chunks(100) {
-            let mut sorted = tries.to_vec();
+        for i in 0..100 {
+            let mut sorted: Vec<u8> = sketcher.tries.chunks(100).map(|tries| tries[i]).collect();
             sorted.sort_unstable();
             assert!(sorted.into_iter().eq(0..100));
         }
