@@ -16,7 +16,7 @@ import variegate
 PACKAGE = Path(variegate.__file__).parent
 LEAVES = ("variegate.__main__", "variegate.cli", "variegate.report", "variegate.loaders")
 HEAVY = ("torch", "triton", "pyarrow", "pydantic", "yaml", "rich", "typer", "tokenizers", "transformers", "gigatoken")
-HEAVY += ("datasets", "ray", "pandas", "awkward")
+HEAVY += ("ctranslate2", "datasets", "ray", "pandas", "awkward")
 
 
 def within(name: str, tops: tuple[str, ...]) -> bool:

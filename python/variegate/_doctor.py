@@ -31,6 +31,7 @@ _EXTRAS = (
     ("hf", "tokenizers", "tokenizers other than byte-level BPE, and training them"),
     ("hf", "datasets", "Hugging Face datasets"),
     ("torch", "torch", "loaders for torch"),
+    ("translate", "ctranslate2", "back-translation by models that CTranslate2 converted"),
     ("gpu", "triton", "sampling on a GPU"),
 )
 _RECIPE = """\

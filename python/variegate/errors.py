@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "CorruptRun",
+    "EngineFailed",
     "InvalidInput",
     "MissingExtra",
     "RecipeError",
@@ -64,6 +65,10 @@ class RunConflict(VariegateError):
 
 class CorruptRun(VariegateError):
     """A file of a run directory is missing, altered or torn."""
+
+
+class EngineFailed(VariegateError):
+    """A program or model that the library drives stopped, took too long, or gave no answer that fits."""
 
 
 class MissingExtra(VariegateError, ImportError):

@@ -6,4 +6,18 @@ a translator's filter can tell.
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from variegate.paraphrase._cache import TranslationCache
+from variegate.paraphrase._engines import Apertium, CTranslate2, Transformers, Translator
+from variegate.paraphrase._filter import RoundTrip, Verdict
+from variegate.paraphrase._translate import BackTranslate
+
+__all__ = [
+    "Apertium",
+    "BackTranslate",
+    "CTranslate2",
+    "RoundTrip",
+    "Transformers",
+    "TranslationCache",
+    "Translator",
+    "Verdict",
+]
