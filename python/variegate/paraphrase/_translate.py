@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from variegate import _core
 from variegate.batch import TextBatch
 from variegate.errors import EngineFailed, InvalidInput
 from variegate.paraphrase._cache import TranslationCache
 from variegate.paraphrase._engines import TextRefused, Translator
 from variegate.paraphrase._filter import RoundTrip
+from variegate.provenance import child_ids
 
 __all__ = ["BackTranslate"]
 
@@ -93,8 +93,9 @@ class BackTranslate:
 
         Returns:
             A batch whose ``rows`` are those of the sources, and ``_parent`` (int64), the row of the source. Its ids are
-            a 64-bit hash of the source's id and the pivot. ``stats`` has an entry ``BackTranslate`` with the rows, the
-            accepted rows, the texts that the engine translated, and the reasons of those that were refused.
+            a 64-bit hash of the source's id, ``BackTranslate``, the pivot and 0. ``stats`` has an entry
+            ``BackTranslate`` with the rows, the accepted rows, the texts that the engine translated, and the reasons of
+            those that were refused.
         """
         candidates = self.candidates(batch, progress=progress)
         parents = np.flatnonzero(candidates.rows["accepted"])
@@ -143,7 +144,7 @@ class BackTranslate:
         refused = Counter(reason for reason in reasons if reason)
         out = TextBatch.from_texts(
             results,
-            ids=self._ids(batch),
+            ids=child_ids(batch.ids, stage=f"BackTranslate {self.pivot}", k=np.zeros(len(batch), np.int64)),
             rows={
                 "accepted": np.array([not reason for reason in reasons], bool),
                 "reason": _objects(reasons),
@@ -216,10 +217,6 @@ class BackTranslate:
             return result, [mark] if result.count(mark) != text.count(mark) else []
         parts = (_WORD.match(part) for part in result.split(mark)[1:])
         return result.replace(mark, ""), [part[0] for part in parts if part]
-
-    def _ids(self, batch: TextBatch) -> Any:
-        ids = np.ascontiguousarray(batch.ids)
-        return _core.content_ids(f"BackTranslate {self.pivot}", ids.view(np.uint8), 1, np.arange(len(ids) + 1) * 8)
 
 
 def _encodable(text: str) -> bool:
