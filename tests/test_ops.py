@@ -1221,7 +1221,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ops.TokenInsert(rate=0.1), "TokenInsert: pass vocab_size or weights, one of them"),
     (
         lambda: ops.TokenInsert(rate=0.1, vocab_size=2, side="left"),
-        "TokenInsert: unknown variant `left`, expected `before` or `after`",
+        "TokenInsert: side must be one of before, after (it is 'left')",
     ),
     (lambda: ops.TokenMask(rate=2.0, mask_id=1), "TokenMask: rate must lie in [0, 1] (it is 2)"),
     (lambda: ops.LocalShuffle(k=-1), "LocalShuffle: k must lie in [0, 1073741824] (it is -1)"),
@@ -1239,7 +1239,19 @@ BAD: list[tuple[Any, str]] = [
         lambda: ops.UL2(weights=[0, 0, 0], **T5),
         "UL2: weights must not be negative nor all 0 (they are [0.0, 0.0, 0.0])",
     ),
-    (lambda: ops.UL2(sentinel_id=9), "UL2: the last sentinel must lie in [0, 4294967295] (it is -90)"),
+    (
+        lambda: ops.UL2(sentinel_id=9),
+        "UL2: sentinel_id + sentinel_step * (num_sentinels - 1) must lie in [0, 4294967295] (it is -90)",
+    ),
+    (lambda: ops.UL2(s_id=-1, **T5), "UL2: s_id must lie in [0, 4294967295] (it is -1)"),
+    (
+        lambda: ops.PrefixLM(form=["labels"]),
+        "PrefixLM: form must be one of targets, labels (it is ['labels'])",
+    ),
+    (
+        lambda: ops.UL2(inserted="copy", **T5),
+        "UL2: inserted must be one of ignore, inherit (it is 'copy')",
+    ),
     (
         lambda: ops.TextInfilling(mask_id=4, poisson_lambda=0.0),
         "TextInfilling: poisson_lambda must lie in [0.5, 100] (it is 0)",
@@ -1253,7 +1265,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ops.FillInMiddle(fim_rate=-0.5, **FIM), "FillInMiddle: fim_rate must lie in [0, 1] (it is -0.5)"),
     (
         lambda: ops.FillInMiddle(level="word", **FIM),
-        "FillInMiddle: unknown variant `word`, expected `token` or `character`",
+        "FillInMiddle: level must be one of token, character (it is 'word')",
     ),
     (
         lambda: ops.FillInMiddle(level="character", **FIM)(rows_of(1, 1), seed=1),
@@ -1291,7 +1303,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.SpanCorruption(sentinel_id=9),
-        "SpanCorruption: the last sentinel must lie in [0, 4294967295] (it is -90)",
+        "SpanCorruption: sentinel_id + sentinel_step * (num_sentinels - 1) must lie in [0, 4294967295] (it is -90)",
     ),
     (
         lambda: ops.KeyboardTypo(rate=0.1, layout="colemak"),
@@ -1299,7 +1311,7 @@ BAD: list[tuple[Any, str]] = [
     ),
     (
         lambda: ops.TokenDropout(rate=0.1, spans="keep"),
-        "TokenDropout: spans: unknown variant `keep`, expected one of `follow`, `drop`, `forbid`",
+        "TokenDropout: spans must be one of follow, drop, forbid (it is 'keep')",
     ),
     (
         lambda: ops.TokenDropout(rate=0.1, name="a/b"),

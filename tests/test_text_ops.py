@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import unicodedata
 from collections import Counter
 from typing import Any
 
@@ -337,6 +338,23 @@ def test_spans_survive_or_are_counted():
     assert twice(batch_of([text], spans=spans), seed=1).texts == ["Grace Hopper met Grace Hopper in Paris"]
 
 
+@given(st.lists(st.sampled_from(["Ada", "not", "Don't", "x"]), max_size=12), st.data())
+def test_entities_stay_where_they_hold_a_negation(words, data):
+    text = " ".join(words)
+    cuts = st.integers(0, len(text))
+    spans = sorted(tuple(sorted(pair)) for pair in data.draw(st.lists(st.tuples(cuts, cuts), max_size=6)))
+    batch = batch_of([text], spans=[(0, start, end, "PER") for start, end in spans])
+    swap = ops.EntitySwap(rate=1.0, tag="PER", entities=("Bo", "Cy"))
+    taken = {(start, end) for _, start, end, _ in runs(swap(batch, seed=1, return_source=True))}
+    held = [match.span() for match in re.finditer(r"(not|Don't)", text)]
+    reach, expected = 0, set()
+    for start, end in spans:
+        if reach <= start < end and not any(a < end and start < b for a, b in held):
+            expected.add((start, end))
+        reach = max(reach, end)
+    assert taken == expected
+
+
 def test_entities_that_overlap_are_replaced_once():
     spans = [(0, 0, 8, "PER"), (0, 4, 8, "PER"), (0, 9, 9, "PER"), (0, 9, 12, "PER")]
     swap = ops.EntitySwap(rate=1.0, tag="PER", entities=("X",))
@@ -399,6 +417,15 @@ def test_diacritics_go_and_come():
     ]
     added = ops.Diacritics(rate=1.0, mode="add")(batch_of(["Abc e\u0301 é"]), seed=1).texts[0]
     assert ops.Diacritics(rate=1.0)(batch_of([added]), seed=1).texts == ["Abc e e"]
+
+
+def test_every_precomposed_letter_of_latin_and_greek_loses_its_diacritics():
+    """Against Unicode's decompositions."""
+    scripts = [*range(0xC0, 0x250), *range(0x370, 0x400), *range(0x1E00, 0x2000)]
+    letters = [c for c in map(chr, scripts) if c.isalpha() and len(unicodedata.normalize("NFD", c)) > 1]
+    assert len(letters) > 700
+    out = ops.Diacritics(rate=1.0)(batch_of(letters), seed=1)
+    assert out.texts == [unicodedata.normalize("NFD", c)[0] for c in letters]
 
 
 # Lexicons ------------------------------------------------------------------------------------------------------------
@@ -512,7 +539,7 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ops.WordSwap(rate=0.1, negations=(1,)), "WordSwap: negations[0] must be a str (it is 1)"),
     (
         lambda: ops.Diacritics(rate=0.1, mode="both"),
-        "Diacritics: unknown variant `both`, expected `drop` or `add`",
+        "Diacritics: mode must be one of add, drop (it is 'both')",
     ),
     (
         lambda: ops.EntitySwap(rate=0.1, tag="PER", entities=()),

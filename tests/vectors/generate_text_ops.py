@@ -254,10 +254,9 @@ def whitespace_noise(row: Row, stream: Any, p: Parameters) -> list[Edit]:
 
 
 def base(c: str) -> str:
-    """A letter of the table's ranges without its diacritics."""
-    ranges = (range(0xC0, 0x180), (0x401, 0x451), range(0x386, 0x3CF), range(0x1E00, 0x1F00), range(0x1A0, 0x218))
-    parts = unicodedata.normalize("NFD", c)
-    return parts[0] if any(ord(c) in r for r in ranges) and unicodedata.normalize("NFC", parts) == c else c
+    """A letter of Latin or Greek, or the Cyrillic yo, without its diacritics."""
+    ranges = (range(0xC0, 0x250), range(0x370, 0x400), (0x401, 0x451), range(0x1E00, 0x2000))
+    return unicodedata.normalize("NFD", c)[0] if any(ord(c) in r for r in ranges) else c
 
 
 def diacritics(row: Row, stream: Any, p: Parameters) -> list[Edit]:

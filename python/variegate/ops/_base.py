@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import json
@@ -387,7 +388,7 @@ def _checked(where: str, annotation: str, value: Any) -> Any:
         "tuple[Op, ...]": _ops,
     }
     if base.startswith("Literal["):
-        return _text(where, value)
+        return _choice(where, base, value)
     return one[base](where, value)
 
 
@@ -417,6 +418,13 @@ def _text(where: str, value: Any) -> str:
         raise InvalidInput(f"{where} must be a str (it is {value!r})")
     if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise InvalidInput(f"{where} must hold no lone surrogate (it is {value!r})")
+    return value
+
+
+def _choice(where: str, annotation: str, value: Any) -> str:
+    known = ast.literal_eval(f"({annotation.removeprefix('Literal[').removesuffix(']')},)")
+    if not isinstance(value, str) or value not in known:
+        raise InvalidInput(f"{where} must be one of {', '.join(known)} (it is {value!r})")
     return value
 
 

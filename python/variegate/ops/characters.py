@@ -188,9 +188,9 @@ class Diacritics(Op):
     """Drops diacritics, or adds some.
 
     With ``drop``, each letter that has diacritics, as one character or as marks behind it, loses them all with
-    probability `rate`: Latin, Greek, the Cyrillic yo, the points of Hebrew and the vowel signs of Arabic. With ``add``,
-    each bare letter that has an accented form in Latin-1, Latin Extended-A or Greek becomes one of these, all equally
-    likely.
+    probability `rate`: Latin, Greek (of any age), the Cyrillic yo, the points of Hebrew and the vowel signs of Arabic.
+    With ``add``, each bare letter that has an accented form in Latin-1, Latin Extended-A or Greek becomes one of these,
+    all equally likely.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.

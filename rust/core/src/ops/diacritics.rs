@@ -95,6 +95,8 @@ mod tests {
         assert_eq!(op.bases.len(), all);
         assert_eq!(op.bases[&'ế'], 'e');
         assert_eq!(op.bases[&'ё'], 'е');
+        assert_eq!(op.bases[&'ᾧ'], 'ω');
+        assert_eq!(op.bases[&'ț'], 't');
         assert!(!op.bases.contains_key(&'й'));
     }
 }

@@ -1,5 +1,7 @@
 //! Names replaced by others of their kind.
 
+use std::ops::Range;
+
 use serde::Deserialize;
 
 use super::draw::{Draw, below_at};
@@ -55,16 +57,16 @@ impl TextOp for EntitySwap {
         let others = |i: usize| self.entities.iter().filter(move |entity| name(i) != Some(entity.as_str()));
         let words = if row.spans.is_empty() { Vec::new() } else { words(text) };
         let kept: Vec<&Word> = words.iter().filter(|word| self.negations.contains(word.of(text))).collect();
+        let negated = |span: &Range<usize>| {
+            let next = kept.partition_point(|word| word.end <= span.start);
+            kept.get(next).is_some_and(|word| word.start < span.end)
+        };
         let mut reach = 0;
         let fits = |i: usize| {
             let span = &row.spans[i];
             let apart = reach <= span.start;
             reach = reach.max(span.end);
-            apart
-                && row.free(span.start, span.end)
-                && name(i).is_some()
-                && !kept.iter().any(|word| word.start < span.end && span.start < word.end)
-                && others(i).next().is_some()
+            apart && row.free(span.start, span.end) && name(i).is_some() && !negated(span) && others(i).next().is_some()
         };
         let room = match self.most < 1.0 {
             true => (self.most * words.len() as f64) as usize,

@@ -57,7 +57,7 @@ impl SpanCorruption {
         let num_sentinels = super::count(kind, "num_sentinels", parameters.num_sentinels)?;
         super::token_id(kind, "sentinel_id", sentinel_id)?;
         let last = sentinel_id + sentinel_step * (i64::from(num_sentinels) - 1);
-        super::token_id(kind, "the last sentinel", last)?;
+        super::token_id(kind, "sentinel_id + sentinel_step * (num_sentinels - 1)", last)?;
         Ok(SpanCorruption {
             noise_density: super::rate(kind, "noise_density", parameters.noise_density)?,
             mean_noise_span_length: mean,

@@ -48,6 +48,9 @@ impl Ul2 {
             let n = weights.len();
             return Err(Error::invalid(format!("{KIND}: weights must hold three numbers, of R, S and X ({n})")));
         }
+        for (name, id) in [("r_id", r_id), ("s_id", s_id), ("x_id", x_id)] {
+            id.map(|id| super::token_id(KIND, name, id)).transpose()?;
+        }
         let (mut denoisers, mut each) = (Vec::new(), Vec::new());
         for ((settings, weight), id) in SETTINGS.into_iter().zip(&weights).zip([r_id, s_id, x_id]) {
             for &(noise_density, mean_noise_span_length) in settings {
