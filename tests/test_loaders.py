@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import copy
 import dataclasses
+import itertools
 import pickle
 import re
 import subprocess
@@ -75,6 +76,18 @@ class TestCollator:
     def test_batch_size_and_workers_change_nothing(self, workers: int, batch_size: int) -> None:
         loader = DataLoader(ROWS, batch_size, num_workers=workers, collate_fn=Collator(NOISE, seed=3))
         assert unpadded(loader) == list(by_op(ROWS, NOISE).values())
+
+    @pytest.mark.parametrize(("workers", "persistent"), [(0, False), *itertools.product((1, 2, 4), (False, True))])
+    def test_the_next_epoch_differs_and_batches_of_16_and_32_do_not(self, workers: int, persistent: bool) -> None:
+        first, second = (by_op(ROWS, NOISE, epoch) for epoch in (0, 1))
+        long = [row["id"] for row in ROWS if len(row["input_ids"]) > 15]
+        assert sum(first[key] != second[key] for key in long) > 0.9 * len(long)
+        for size in (16, 32):
+            collator = Collator(NOISE, seed=3)
+            loader = DataLoader(ROWS, size, num_workers=workers, collate_fn=collator, persistent_workers=persistent)
+            for epoch, expected in enumerate((first, second)):
+                collator.set_epoch(epoch)
+                assert unpadded(loader) == list(expected.values())
 
     def test_order_changes_nothing(self) -> None:
         turned = ROWS[20:] + ROWS[:20]
@@ -152,6 +165,77 @@ class TestCollator:
         masked = DataCollatorForLanguageModeling(tokenizer, mlm=True)(rows)
         ours = Collator(MASK, seed=0, ids="content")(rows)
         assert [(n, t.dtype, t.shape) for n, t in ours.items()] == [(n, t.dtype, t.shape) for n, t in masked.items()]
+
+    @pytest.mark.parametrize("step", [None, 8])
+    @pytest.mark.parametrize("kind", ["list", "numpy", "torch", "BatchEncoding"])
+    def test_encoded_rows_give_what_transformers_gives(self, kind: str, step: int | None) -> None:
+        """Special tokens stay, segments come along, cell by cell; only which tokens are masked is drawn otherwise."""
+        import tokenizers
+        from transformers import BatchEncoding, DataCollatorForLanguageModeling, PreTrainedTokenizerFast
+
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(5, 1000))]
+        model = tokenizers.Tokenizer(tokenizers.models.WordLevel({w: i for i, w in enumerate(words)}, "[UNK]"))
+        model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+        model.post_processor = tokenizers.processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+        names = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, **names)
+        texts = [" ".join(f"w{token}" for token in row["input_ids"]) for row in ROWS]
+        encoded = tokenizer(texts, texts[::-1], return_special_tokens_mask=True, return_token_type_ids=True)
+        convert = {"numpy": np.array, "torch": torch.tensor}.get(kind, list)
+        rows: list[Any] = [
+            {name: convert(encoded[name][i]) for name in encoded} | ({} if kind == "BatchEncoding" else {"id": i})
+            for i in range(len(ROWS))
+        ]
+        rows = [BatchEncoding(row) for row in rows] if kind == "BatchEncoding" else rows
+        protect = vg.ops.Protect(columns=("special_tokens_mask",))
+        op = vg.ops.MaskedLM(mask_id=4, vocab_size=1000, mlm_probability=0.4, protect=protect)
+        ours = Collator(op, seed=3, ids="content", columns=["token_type_ids"], pad_to_multiple_of=step)(rows)
+        plain_rows = [{name: list(map(int, encoded[name][i])) for name in encoded} for i in range(len(ROWS))]
+        theirs = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.4, pad_to_multiple_of=step)(plain_rows)
+        assert sorted(ours) == sorted(theirs)
+        assert {name: (t.dtype, t.shape) for name, t in ours.items()} == {
+            n: (t.dtype, t.shape) for n, t in theirs.items()
+        }
+        for name in ("attention_mask", "token_type_ids"):
+            assert ours[name].equal(theirs[name])
+        whole = [torch.where(batch["labels"] != -100, batch["labels"], batch["input_ids"]) for batch in (ours, theirs)]
+        assert whole[0].equal(whole[1])
+        for batch in (ours, theirs):
+            chosen = batch["labels"] != -100
+            assert not chosen[batch["attention_mask"] == 0].any()
+            assert not torch.isin(batch["labels"], torch.tensor([2, 3])).any()
+            assert abs(int(chosen.sum()) / (ours["attention_mask"].sum() - 3 * len(ROWS)) - 0.4) < 0.05
+
+    @pytest.mark.parametrize("step", [None, 8])
+    @pytest.mark.parametrize("side", ["right", "left"])
+    def test_labels_of_the_rows_are_padded_as_transformers_does(self, side: Any, step: int | None) -> None:
+        import tokenizers
+        from transformers import DataCollatorForSeq2Seq, DataCollatorForTokenClassification, PreTrainedTokenizerFast
+
+        model = tokenizers.Tokenizer(tokenizers.models.WordLevel({"w0": 0, "w1": 1}, "w1"))
+        tokenizer = PreTrainedTokenizerFast(tokenizer_object=model, pad_token="w0", unk_token="w1", padding_side=side)
+        rows = [
+            {"input_ids": row["input_ids"], "labels": [t if t % 3 else -100 for t in row["input_ids"]]}
+            for row in ROWS
+            if row["input_ids"]
+        ]
+        ours = Collator(None, seed=0, ids="content", columns=["labels"], side=side, pad_to_multiple_of=step)(rows)
+        for kind in (DataCollatorForSeq2Seq, DataCollatorForTokenClassification):
+            theirs = kind(tokenizer, pad_to_multiple_of=step)([dict(row) for row in rows])
+            assert {name: t.tolist() for name, t in ours.items()} == {name: t.tolist() for name, t in theirs.items()}
+            assert {t.dtype for t in theirs.values()} == {torch.int64}
+
+    def test_padded_rows_are_refused(self) -> None:
+        row = {"id": 1, "input_ids": [5, 6, 0], "attention_mask": [1, 1, 0]}
+        other = row | {"input_ids": [0, 5, 6], "attention_mask": np.array([0, 1, 1])}
+        message = "row 1 holds padding (its attention_mask begins or ends with 0): pass rows as they were before it"
+        whole = {"id": 2, "input_ids": [5, 6], "attention_mask": torch.ones(2)}
+        for bad in (row, other):
+            for load in (Collator(MASK, seed=3), lambda rows: list(AugmentedDataset(rows, MASK, seed=3))):
+                with pytest.raises(InvalidInput) as caught:
+                    load([whole, bad])
+                assert str(caught.value) == message
+        assert Collator(MASK, seed=3)([whole])["attention_mask"].tolist() == [[1, 1]]
 
     def test_every_kind_of_row_is_read_alike(self) -> None:
         ids = [5, 6, 70, 8]
@@ -334,6 +418,10 @@ class TestCollator:
             ),
             ({"ids": "key"}, "ids must be 'record', 'content' or 'position', not 'key'"),
             ({"epoch": -1}, "epoch must lie in 0..4294967295 (it is -1)"),
+            (
+                {"columns": ["attention_mask"]},
+                "columns must not name 'attention_mask', which the collator makes itself",
+            ),
         ],
     )
     def test_bad_arguments_are_named(self, arguments: dict[str, Any], message: str) -> None:
@@ -696,6 +784,16 @@ COLUMNS = {"id": [row["id"] for row in ROWS], "input_ids": [row["input_ids"] for
 
 
 class TestTransform:
+    def test_columns_that_ops_protect_are_taken(self):
+        protect = vg.ops.Protect(columns=("shut",))
+        for op in (
+            vg.ops.TokenDropout(rate=1.0, protect=protect),
+            vg.Sometimes(vg.Compose([vg.ops.TokenDropout(rate=1.0, protect=protect)]), p=1.0),
+        ):
+            assert op.reads == {"shut": "uint8"}
+            out = Transform(op, seed=1)({"id": [1], "input_ids": [[5, 6, 7]], "shut": [[0, True, 0]]})
+            assert out == {"id": [1], "input_ids": [[6]], "shut": [[1]]}
+
     def test_columns_that_an_op_reads_are_taken(self):
         transform = Transform(vg.ops.WholeWordMask(mlm_probability=1.0, mask_id=1, vocab_size=9), seed=1)
         out = transform({"id": [1], "input_ids": [[5, 6, 7]], "word_ids": [[0, 0, None]]})

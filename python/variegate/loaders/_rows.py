@@ -49,7 +49,7 @@ def is_text(op: Op | None) -> bool:
 
 
 def reads(op: Op | None) -> dict[str, str]:
-    """The columns that an op reads, and their dtypes."""
+    """The columns that an op reads or protects, and their dtypes."""
     return dict(getattr(op, "reads", {}))
 
 
@@ -78,8 +78,14 @@ def token_rows(
     dtypes: Mapping[str, str] | None = None,
     positions: NDArray[np.int64] | None = None,
 ) -> TokenBatch:
-    """A batch from dict rows; `positions` number the rows where ``ids="position"``, `dtypes` are as in `column`."""
+    """A batch from dict rows; `positions` number the rows where ``ids="position"``, `dtypes` are as in `column`.
+
+    Rows whose ``attention_mask`` says that they hold padding are refused: an op would take it for text.
+    """
     tokens, offsets = _core.gather_tokens(rows, field)
+    columns = tuple(columns)
+    if "attention_mask" not in columns:
+        _refuse_padded(rows)
     keys = row_ids(rows, id_field=id_field, ids=ids, positions=positions)
     parts = {
         name: column([_field(row, name, r) for r, row in enumerate(rows)], offsets, name, dtypes) for name in columns
@@ -163,6 +169,19 @@ def column(
             f"'{name}' must lie in {limits.min}..{limits.max} (row {row}, position {at - offsets[row]}: {flat[at]})"
         )
     return flat.astype(dtype)
+
+
+def _refuse_padded(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Looks at the ends of each row only, where padding is."""
+    for r, row in enumerate(rows):
+        mask: Any = row.get("attention_mask")
+        if mask is None:
+            continue
+        ends = mask.numpy() if hasattr(mask, "numpy") else mask
+        if len(ends) and not (ends[0] and ends[-1]):
+            raise InvalidInput(
+                f"row {r} holds padding (its attention_mask begins or ends with 0): pass rows as they were before it"
+            )
 
 
 def _array(value: Any) -> NDArray[Any]:

@@ -40,9 +40,10 @@ __all__ = ["AugmentedDataset", "AugmentedMapDataset", "Collator"]
 class Collator:
     """Turns a list of dict rows into padded or packed tensors, with an op applied: the `collate_fn` of a DataLoader.
 
-    A drop-in for Hugging Face's ``DataCollatorForLanguageModeling``: the same keys, int64 everywhere, -100 where a
-    label must be skipped. Unlike it, a row's mask is a function of the row's key, the seed and the epoch, so that
-    batch size and workers change nothing, and the next epoch differs.
+    A drop-in for Hugging Face's ``DataCollatorForLanguageModeling`` and ``DataCollatorForSeq2Seq``: the same keys,
+    int64 everywhere, -100 where a label must be skipped. Unlike theirs, a row's mask is a function of the row's key,
+    the seed and the epoch, so that batch size and workers change nothing, and the next epoch differs. Rows come without
+    padding; special tokens are masked too unless the op protects them.
 
     Args:
         op: A token op or objective (`variegate.ops`), or None to pad only.
@@ -58,9 +59,9 @@ class Collator:
             which gives every batch the same draws.
         field: The key of a row's token ids: a list of int, an integer array or a CPU tensor.
         id_field: The key of a row's key: an int in 0..2^64-1, or a str.
-        columns: Further keys with one integer per token, which move with the tokens and which ops can protect;
-            returned as matrices too. Columns that the op reads (``word_ids``, where None counts as -1) are taken from
-            the rows without being named here.
+        columns: Further keys with one integer per token (``token_type_ids``), which move with the tokens and are
+            returned as matrices too. Columns that the op reads (``word_ids``, where None counts as -1) or protects
+            (``special_tokens_mask``) are taken from the rows without being named here, and not returned.
         decoder_start_id: Adds ``decoder_input_ids``: the second sequence of the objective shifted right behind this
             token, `pad_id` after its end; for `side` right. None leaves that to the model.
         epoch: The first epoch.
@@ -114,6 +115,12 @@ class Collator:
             raise InvalidInput("pad_to_multiple_of must be at least 1, and goes with length=None")
         if decoder_start_id is not None and (packing or side == "left"):
             raise InvalidInput("decoder_start_id goes with side='right' and packing=False")
+        made = ["input_ids", "attention_mask", *(["position_ids", "segment_ids"] if packing else [])]
+        if decoder_start_id is not None:
+            made.append("decoder_input_ids")
+        for name in made:
+            if name in columns:
+                raise InvalidInput(f"columns must not name '{name}', which the collator makes itself")
         _rows.check_ids(ids)
         self.seed = seed
         self.decoder_start_id = decoder_start_id

@@ -9,7 +9,7 @@ import json
 import math
 import numbers
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import numpy as np
@@ -154,8 +154,9 @@ class Op:
 
     @property
     def reads(self) -> dict[str, str]:
-        """The columns that the op reads and their dtypes; what it protects is not among them."""
-        return {name: _READABLE[width][-1] for name, width in self._pipeline.reads}
+        """The columns that the op reads or protects, and their dtypes."""
+        shut = dict.fromkeys(_protected(self), _READABLE[1][-1]) if self.domain == "token" else {}
+        return shut | {name: _READABLE[width][-1] for name, width in self._pipeline.reads}
 
     @property
     def paths(self) -> list[str]:
@@ -345,6 +346,18 @@ def _parameters(op: Op) -> list[dataclasses.Field[Any]]:
     """The parameters of an op, its own before those that every op has."""
     fields = [field for field in dataclasses.fields(op) if field.init]
     return sorted(fields, key=lambda field: field.name in ("name", "protect"))
+
+
+def _protected(value: Any) -> Iterator[str]:
+    """The columns that an op and those within it protect."""
+    if isinstance(value, Protect):
+        yield from value.columns
+    elif isinstance(value, tuple):
+        for item in value:
+            yield from _protected(item)
+    elif isinstance(value, Op):
+        for field in _parameters(value):
+            yield from _protected(getattr(value, field.name))
 
 
 def _plain(value: Any) -> Any:
