@@ -6,11 +6,17 @@ import functools
 import json
 
 import numpy as np
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import variegate as vg
 
 ID = st.one_of(st.integers(0, 2**64 - 1), st.sampled_from([0, 2**32 - 1, 2**32, 2**64 - 1]))
+
+
+def examples(count: int) -> settings:
+    """So many examples, unless a profile that was asked for says how many."""
+    return settings(max_examples=count) if settings.get_current_profile_name() == "variegate" else settings()
 
 
 def tokens(limit: int = 2**32) -> st.SearchStrategy[int]:

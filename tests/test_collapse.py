@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
+from strategies import examples
 from variegate.collapse import Measures, Meter, Sketch, measure
 from variegate.errors import InvalidInput
 
@@ -53,7 +54,7 @@ def test_counts_are_those_of_numpy(rows):
     assert (measures.coverage, measures.tail_coverage) == (None, None)
 
 
-@settings(max_examples=40)
+@examples(40)
 @given(CORPORA, st.lists(st.integers(0, 20), max_size=4), st.randoms(use_true_random=False))
 def test_neither_split_nor_order_matters(rows, cuts, random):
     whole, reference = batch_of(rows), Sketch.build(batch_of([[0, 1, 2, 3], *rows[::2]]))

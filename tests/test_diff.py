@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import provenance
 from variegate.errors import CorruptRun, InvalidInput
 from variegate.run import Fate, _diff, _records, diff, run
@@ -337,7 +338,7 @@ def expected(a: Set, b: Set) -> tuple[Counter[tuple[str, str, str]], list[Counte
 
 
 @given(sets(), st.sampled_from(["parquet", "jsonl.zst"]), st.integers(1, 5))
-@settings(max_examples=60)
+@examples(60)
 def test_records_compare_as_dictionaries_do_at_any_size_of_memory(tmp_path_factory, pair, form, per_file):
     folder = tmp_path_factory.mktemp("sets")
     a, b = (write(folder / name, content, form, per_file) for name, content in zip("ab", pair, strict=True))

@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import recipe as recipes
 from variegate.errors import InvalidInput
 from variegate.run import _inputs, _parse, _records, _units, check, plan, run
@@ -147,7 +148,7 @@ def test_lines_are_skipped_where_they_are_too_long(compress, tmp_path):
 
 @pytest.mark.usefixtures("small")
 @given(data=st.data())
-@settings(max_examples=60)
+@examples(60)
 def test_paragraphs_do_not_depend_on_where_blocks_end(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("p")
     breaks = st.sampled_from(["\n\n", "\r\n\r\n", "\n \t\n", "\n\n\n", "\n" + " " * 1200 + "\n"])
@@ -649,7 +650,7 @@ SAMPLES = samples()
 
 
 @given(data=st.data())
-@settings(max_examples=400)
+@examples(400)
 def test_no_damage_breaks_the_reading(data, tmp_path_factory):
     name = data.draw(st.sampled_from(sorted(SAMPLES)))
     whole = SAMPLES[name]
@@ -694,7 +695,7 @@ def test_no_damage_breaks_the_reading(data, tmp_path_factory):
 
 
 @given(block=st.binary(max_size=400), name=st.sampled_from(["a.jsonl", "a.txt"]))
-@settings(max_examples=200)
+@examples(200)
 def test_records_and_problems_add_up_to_the_lines(block, name, tmp_path_factory):
     folder = tmp_path_factory.mktemp("b")
     (folder / name).write_bytes(block)

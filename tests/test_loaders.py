@@ -18,12 +18,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler
 from torchdata.stateful_dataloader import StatefulDataLoader
 
 import variegate as vg
+from strategies import examples
 from variegate.errors import InvalidInput, MissingExtra
 from variegate.loaders import Transform
 from variegate.loaders.torch import AugmentedDataset, AugmentedMapDataset, Collator
@@ -318,7 +319,7 @@ class TestCollator:
         side=st.sampled_from(["right", "left"]),
         pad=st.sampled_from([0, 7, 2**32 - 1]),
     )
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     def test_padding_and_truncation_against_lists(
         self, rows: list[list[int]], length: int, cut: Any, side: Any, pad: int
     ) -> None:
@@ -334,7 +335,7 @@ class TestCollator:
             assert batch["labels"][i].tolist() == [t if m else -100 for t, m in zip(padded, masked, strict=True)]
 
     @given(rows=st.lists(st.lists(st.integers(5, 999), max_size=12), min_size=1, max_size=9), length=st.integers(1, 9))
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     def test_packing_keeps_every_document(self, rows: list[list[int]], length: int) -> None:
         dicts = [{"id": i, "input_ids": row} for i, row in enumerate(rows)]
         collator = Collator(MASK, seed=3, length=length, packing=True, pad_id=0)

@@ -2,9 +2,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import mix
 from variegate.errors import InvalidInput
 
@@ -27,7 +28,7 @@ rows = st.lists(st.tuples(st.booleans(), st.integers(1, 50)), min_size=1, max_si
 
 
 @given(rows, st.integers(0, 100), st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@examples(200)
 def test_the_cap_is_that_of_the_naive_loop(records, percent, seed):
     real, sizes = np.array([r for r, _ in records]), np.array([n for _, n in records], np.int64)
     if not real.any():

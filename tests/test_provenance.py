@@ -2,9 +2,10 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import provenance
 from variegate.errors import InvalidInput
 from variegate.provenance import licenses
@@ -25,7 +26,7 @@ def number(value):
 
 
 @given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=20)), max_size=6), st.text(max_size=5))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 def test_source_identities_are_plain_hashes(records, name):
     keys, contents = ragged([key for key, _ in records]), ragged([content for _, content in records])
     rows = np.arange(len(records), dtype=np.int64) + 3
@@ -63,7 +64,7 @@ def merkle(entries):
 
 
 @given(st.lists(st.binary(min_size=32, max_size=32), max_size=20))
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 def test_merkle_roots_are_those_of_rfc_6962(entries):
     hashes = np.frombuffer(b"".join(entries), np.uint8).reshape(-1, 32)
     assert provenance.merkle_root(hashes) == merkle(entries)
@@ -136,7 +137,7 @@ def test_no_derivatives_means_no_derivatives():
 
 
 @given(st.text(alphabet="MITAND ORWH()+-.:;é\t", max_size=30))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_any_text_is_an_expression_or_refused(text):
     try:
         normal = licenses.parse(text)

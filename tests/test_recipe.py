@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
+from strategies import examples
 from variegate import recipe as recipes
 from variegate.errors import RecipeError
 
@@ -198,7 +199,7 @@ def test_the_json_schema_describes_the_yaml_form():
 
 
 @given(st.text(alphabet="version: 1\nsourc{}[]-,'\"&*!|>#%@`${env:A}", max_size=60))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_any_text_is_a_recipe_or_refused(text):
     with contextlib.suppress(RecipeError):
         recipes.loads(text)

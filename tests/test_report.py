@@ -11,9 +11,10 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate.errors import CorruptRun
 from variegate.report import page, problems, render
 from variegate.report._html import Html, tag
@@ -302,7 +303,7 @@ def test_of_nested_spans_the_outer_one_is_drawn() -> None:
 words = st.lists(st.sampled_from(["a", "bb", "_", "é", " ", "\n", ".", "漢"]), max_size=40).map("".join)
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@examples(150)
 @given(words, words)
 def test_a_difference_turns_one_text_into_the_other(kept: str, dropped: str) -> None:
     rebuilt, at = "", 0
@@ -312,7 +313,7 @@ def test_a_difference_turns_one_text_into_the_other(kept: str, dropped: str) -> 
     assert rebuilt + kept[at:] == dropped
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@examples(150)
 @given(words, st.lists(st.tuples(*[st.integers(-2, 60)] * 4), max_size=8))
 def test_marked_text_is_the_text(value: str, edits: list[tuple[int, int, int, int]]) -> None:
     for pane in side_by_side(value, value, edits):

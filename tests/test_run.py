@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import recipe as recipes
 from variegate.errors import CorruptRun, InvalidInput, RecipeError, RunConflict
 from variegate.run import _engine, _inputs, _journal, _records, _store, check, plan, run
@@ -739,7 +740,7 @@ def test_killed_runs_continue_to_the_same_bytes(where, tmp_path, small_units):
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 def test_any_bytes_are_a_journal_with_a_torn_tail(data):
     for prefix in (b"", _journal.MAGIC, _journal.MAGIC + _journal.frame({"record": "start"})):
         records, whole = _journal.replay(prefix + data)
@@ -750,7 +751,7 @@ def test_any_bytes_are_a_journal_with_a_torn_tail(data):
 
 
 @given(st.lists(st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=9)), max_size=5), st.data())
-@settings(max_examples=100, deadline=None, derandomize=True)
+@examples(100)
 def test_journals_lose_no_more_than_what_is_damaged(records, data):
     frames = [_journal.frame(record) for record in records]
     whole = _journal.MAGIC + b"".join(frames)

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from strategies import examples
 from variegate import dedup, mix, provenance
 from variegate import recipe as recipes
 from variegate.batch import TokenBatch
@@ -252,7 +253,7 @@ def ids(numbers):
 
 
 @given(st.lists(st.tuples(st.integers(0, 256), st.integers(0, 9)), unique_by=lambda x: x[0], max_size=40), st.data())
-@settings(max_examples=200)
+@examples(200)
 def test_the_first_id_over_a_limit_is_that_of_sorting_all(rows, data):
     cuts = data.draw(st.integers(1, 5))
     limit = data.draw(st.integers(0, sum(size for _, size in rows) + 1))
@@ -273,7 +274,7 @@ def test_the_first_id_over_a_limit_is_that_of_sorting_all(rows, data):
 
 
 @given(st.lists(st.integers(0, 256), max_size=60), st.integers(64, 4000))
-@settings(max_examples=200)
+@examples(200)
 def test_distinct_rows_are_counted_in_any_memory(numbers, memory):
     found = _sets.count_distinct(lambda: iter([ids(numbers[:7]), ids(numbers[7:])]), len(numbers), memory)
     assert found == len(set(numbers))
@@ -286,7 +287,7 @@ def test_rows_that_share_half_an_id_are_not_the_same():
 
 
 @given(st.lists(st.integers(0, 40), max_size=12), st.integers(1, 6))
-@settings(max_examples=200)
+@examples(200)
 def test_a_merkle_tree_in_parts_has_the_root_of_the_whole(sizes, leaves):
     rng = np.random.default_rng(len(sizes))
     tree = provenance.MerkleTree()

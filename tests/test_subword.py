@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -14,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
-from strategies import token_batches, unigram, with_tokenizer
-from test_ops import SEEDS, TEXT, lists
+from strategies import examples, token_batches, unigram, with_tokenizer
+from test_ops import SEEDS, TEXT, check_spans, lists, with_own_tags
 from test_tokenizer import MODELS, SAMPLE, library, pair
 from test_tokenizer import TEXT as STRINGS
 from variegate import ops
@@ -30,7 +31,7 @@ hf = pytest.importorskip("tokenizers")
 
 BPE = ["byte_level", "byte_level_trimmed", "llama3", "llama2"]
 STYLES = ["default", *MODELS]
-many = settings(max_examples=300)
+many = examples(300)
 
 
 def ours(name: str) -> Tokenizer:
@@ -101,7 +102,7 @@ def test_words_are_the_reference_s_on_the_library(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=100)
+@examples(100)
 @given(text=STRINGS)
 def test_words_are_the_reference_s(name: str, text: str) -> None:
     mine = pair(name)[1]
@@ -170,7 +171,7 @@ def test_the_vectors_are_the_oracle_s() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", *BPE, "t5"])
-@settings(max_examples=60)
+@examples(60)
 @given(texts=st.lists(STRINGS, max_size=4), seed=SEEDS, rate=st.sampled_from([0.1, 0.5, 1.0]))
 def test_the_text_stays_and_so_do_words_that_were_not_drawn(
     name: str, texts: list[str], seed: int, rate: float
@@ -428,8 +429,12 @@ def test_any_tokens_obey_the_law(op: ops.Op, data: Any, batch: vg.TokenBatch, se
     """Tokens that no text has: parts of characters, special tokens in any place. What is fenced stays."""
     mine = ours(data.draw(st.sampled_from(STYLES)))
     batch = with_tokenizer(batch, mine)
+    named = data.draw(st.booleans())
+    batch = with_own_tags(batch) if named else batch
     out = op(batch, seed=seed, return_source=True)
     law(batch, out)
+    if named:
+        check_spans(op, batch, out)
     assert op(batch, seed=seed).equals(out)
     special = np.isin(batch.tokens, mine.special_ids)
     row = np.repeat(np.arange(len(out)), out.lengths)
@@ -444,7 +449,31 @@ def test_any_tokens_obey_the_law(op: ops.Op, data: Any, batch: vg.TokenBatch, se
     assert shuffled.to_lists() == [out.to_lists()[row] for row in order]
 
 
-@settings(max_examples=100)
+@pytest.mark.parametrize("kind", sorted({type(param.values[0]).__name__ for param in OVER_TOKENS}))
+def test_a_row_of_a_million_tokens_and_all_protected(kind: str) -> None:
+    op = next(param.values[0] for param in OVER_TOKENS if type(param.values[0]).__name__ == kind)
+    batch = long_row()
+    out = op(batch, seed=1, return_source=True)
+    law(batch, out)
+    assert (out.edited.any() or len(out.tokens) < len(batch.tokens)) == (kind != "Diacritics")
+    shut = batch.replace(columns={"shut": np.ones(len(batch.tokens), bool)})
+    kept = vg.Compose([op], protect=ops.Protect(columns=("shut",)))(shut, seed=1, return_source=True)
+    assert kept.to_lists() == batch.to_lists()
+    assert not kept.edited.any()
+    assert kept.spans.to_list() == batch.spans.to_list()
+
+
+@functools.cache
+def long_row() -> vg.TokenBatch:
+    """An empty row and one of more than a million tokens, with 60,000 entities and as many negations, tagged "b"."""
+    text = "Ada did not see the good car because I am here, and they do not cry. " * 60_000
+    spans = [(1, 69 * k, 69 * k + 3, "b") for k in range(60_000)]
+    batch = Tokenizer.default().encode(vg.TextBatch.from_texts(["", text], ids=[1, 2], spans=spans))
+    assert batch.lengths[1] > 1_000_000
+    return batch
+
+
+@examples(100)
 @given(texts=st.lists(STRINGS, min_size=1, max_size=3), seed=SEEDS, data=st.data())
 def test_protected_tokens_stay_in_edited_text(texts: list[str], seed: int, data: Any) -> None:
     mine = ours(data.draw(st.sampled_from(STYLES)))

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
+from strategies import examples
 from variegate.errors import InvalidInput
 from variegate.templates import Derivation, Grammar, Span
 
@@ -282,7 +283,7 @@ def test_bad_arguments_are_refused_by_name(call, message):
     assert str(refusal(lambda: call(Grammar(SUM)))) == message
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
+@examples(300)
 @given(st.binary(max_size=80))
 def test_any_file_compiles_or_is_refused(tmp_path_factory, raw):
     path = tmp_path_factory.getbasetemp() / "any.grammar"
@@ -295,7 +296,7 @@ def test_any_file_compiles_or_is_refused(tmp_path_factory, raw):
         assert g.count() >= 1
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@examples(60)
 @given(st.lists(st.tuples(st.integers(-50, 50), st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=4))
 def test_mixed_radix_is_the_product_of_its_ranges(ranges):
     slots = "".join(f"<t>{{x{i}=int {a}..{a + more} step {step}}}</t>," for i, (a, more, step) in enumerate(ranges))

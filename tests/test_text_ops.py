@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
-from strategies import text_batches
+from strategies import examples, text_batches
 from variegate import ops
 from variegate.errors import InvalidInput
 
@@ -64,7 +64,7 @@ def test_every_text_op_is_here():
 
 
 @pytest.mark.parametrize("kind", MAKE)
-@settings(max_examples=max(300, settings().max_examples))
+@examples(300)
 @given(st.one_of(text_batches(), st.lists(st.text(max_size=40), max_size=4).map(batch_of)), SEEDS, st.floats(0, 1))
 def test_edits_replay_to_the_output(kind, batch, seed, rate):
     """What no edit replaced is as it was, and every row is text."""

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import variegate as vg
+from strategies import examples
 from variegate import _gigatoken
 from variegate._messages import SEGMENTS
 from variegate.errors import InvalidInput, MissingExtra
@@ -185,7 +186,7 @@ def test_ids_are_those_of_the_reference_on_the_library(name: str, special: bool)
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=60)
+@examples(60)
 @given(texts=st.lists(TEXT, max_size=4), special=st.booleans())
 def test_ids_offsets_and_text_are_those_of_the_reference(name: str, texts: list[str], special: bool) -> None:
     theirs, ours = pair(name)
@@ -200,7 +201,7 @@ def test_ids_offsets_and_text_are_those_of_the_reference(name: str, texts: list[
 
 
 @pytest.mark.parametrize("name", MODELS)
-@settings(max_examples=60)
+@examples(60)
 @given(texts=st.lists(TEXT, max_size=4))
 def test_the_fast_engine_gives_the_ids_of_the_reference(name: str, texts: list[str]) -> None:
     """Straight through the engine, as `encode` leaves small batches to the reference."""
