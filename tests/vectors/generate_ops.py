@@ -860,10 +860,10 @@ def vectors() -> dict[str, str]:
     return files
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: list[str], vectors: dict[str, str]) -> int:
     """Writes the files, or says which differ."""
     stale = []
-    for name, text in vectors().items():
+    for name, text in vectors.items():
         path = HERE / name
         if arguments == ["--check"]:
             if not path.exists() or path.read_text() != text:
@@ -876,4 +876,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], vectors()))

@@ -20,7 +20,7 @@ from typing import Any
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from generate_ops import MASK64, Stream, limit, mix, op_key  # noqa: E402
+from generate_ops import MASK64, Stream, limit, main, mix, op_key  # noqa: E402
 
 WORD = re.compile(r"'(?:s|t|re|ve|m|ll|d)| ?[A-Za-z]+| ?[0-9]+| ?[^\sA-Za-z0-9]+|\s+(?!\S)|\s+")
 """GPT-2's words, for ASCII."""
@@ -427,20 +427,5 @@ def vectors() -> dict[str, str]:
     return files
 
 
-def main(arguments: list[str]) -> int:
-    """Writes the files, or says which differ."""
-    stale = []
-    for name, text in vectors().items():
-        path = HERE / name
-        if arguments == ["--check"]:
-            if not path.exists() or path.read_text() != text:
-                stale.append(name)
-        else:
-            path.write_text(text)
-    if stale:
-        print("these vectors differ from the oracle's:", *stale)
-    return int(bool(stale))
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], vectors()))

@@ -623,5 +623,4 @@ def vectors() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    DRAWS.HERE, DRAWS.vectors = HERE, vectors
-    sys.exit(DRAWS.main(sys.argv[1:]))
+    sys.exit(DRAWS.main(sys.argv[1:], vectors()))
