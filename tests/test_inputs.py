@@ -549,6 +549,25 @@ def test_files_that_cannot_be_opened_are_entries(tmp_path):
     assert "cannot tell the format of" in refusal(source(tmp_path, "[ad]*", strict=True))
 
 
+def test_a_file_that_two_names_lead_to_is_refused(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jsonl").write_bytes(GOOD)
+    (tmp_path / "b.jsonl").write_bytes(GOOD)
+    (tmp_path / "linked").symlink_to(tmp_path / "in")
+    (tmp_path / "c.jsonl").symlink_to(tmp_path / "in" / "a.jsonl")
+    assert Read(source(tmp_path, "linked/*.jsonl")).texts == ["one", "two"]
+    assert Read(source(tmp_path, "*.jsonl")).texts == ["one", "two"] * 2
+    for path, names in (
+        ("*/*.jsonl", ("in/a.jsonl", "linked/a.jsonl")),
+        ("**/[ac].jsonl", ("c.jsonl", "in/a.jsonl")),
+    ):
+        first, second = (tmp_path / name for name in names)
+        assert refusal(source(tmp_path, path)) == (
+            f"source 's': {first} and {second} are the same file, and a file is read once: remove the link, or write "
+            "a path that does not match both"
+        )
+
+
 def test_a_file_that_vanishes_is_an_entry(tmp_path):
     for name in "abc":
         (tmp_path / f"{name}.jsonl").write_bytes(GOOD)

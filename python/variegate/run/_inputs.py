@@ -222,20 +222,29 @@ def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
     Files of sources are not opened: where the recipe is not strict, one that cannot be read is listed all the same.
 
     Raises:
-        InvalidInput: If nothing matches a path, a grammar or tokenizer cannot be read, or, where the recipe is strict,
-            a file is not there or its format is not known.
+        InvalidInput: If nothing matches a path, a path matches a file by two names, a grammar or tokenizer cannot be
+            read, or, where the recipe is strict, a file is not there or its format is not known.
     """
     found: list[Input] = []
+    inside = lru_cache(os.path.realpath)
     for source in recipe.sources:
         matches = sorted(glob.glob(str(Path(glob.escape(str(recipe.base))) / source.path), recursive=True))
         if glob.has_magic(source.path):
             matches = [match for match in matches if not os.path.isdir(match)]
             if out is not None and (out / "journal.log").exists():
-                folder, inside = Path(os.path.realpath(out)), lru_cache(os.path.realpath)
+                folder = Path(os.path.realpath(out))
                 matches = [m for m in matches if not Path(inside(os.path.dirname(m))).is_relative_to(folder)]
         if not matches:
             raise InvalidInput(f"source '{source.name}': no file matches {recipe.base / source.path}")
+        places: dict[str, str] = {}
         for match in matches:
+            head, tail = os.path.split(match)
+            place = os.path.realpath(match) if os.path.islink(match) else os.path.join(inside(head), tail)
+            if (other := places.setdefault(place, match)) is not match:
+                raise InvalidInput(
+                    f"source '{source.name}': {other} and {match} are the same file, and a file is read once: remove "
+                    "the link, or write a path that does not match both"
+                )
             where = Path(match)
             item = Input(source.name, _shown(where, recipe), where, _format(where, source))
             if item.format == UNKNOWN and recipe.strict:
