@@ -1425,6 +1425,10 @@ BAD: list[tuple[Any, str]] = [
         lambda: ops.TokenDropout(rate=0.1, name="a/b"),
         "TokenDropout: name must not be empty or contain '/' or '#' (it is 'a/b')",
     ),
+    (
+        lambda: SOME(vg.TokenBatch.from_lists([[1]], columns={"\ud800": np.zeros(1, np.uint8)}), seed=1),
+        "columns must have names without a lone surrogate (one is '\\ud800')",
+    ),
     (lambda: ops.Protect(ids=[-1]), "protect: ids must lie in [0, 4294967295] (it holds -1)"),
     (lambda: ops.Protect(columns="special"), "protect: columns must be a sequence (it is 'special')"),
     (

@@ -584,7 +584,16 @@ BAD: list[tuple[Any, str]] = [
     (lambda: ops.Lexicon.from_wordnet("x", senses=0), "lexicon: senses must be at least 1 (it is 0)"),
     (
         lambda: ops.Lexicon.from_tsv("/nowhere.tsv"),
-        "lexicon: /nowhere.tsv cannot be read (No such file or directory)",
+        "lexicon: '/nowhere.tsv' cannot be read (No such file or directory)",
+    ),
+    (lambda: ops.Lexicon.from_tsv("a\0b"), "lexicon: 'a\\x00b' cannot be read (embedded null byte)"),
+    (
+        lambda: ops.Synonym(rate=0.1, lexicon={"car": ["bus", "\ud800"]}),
+        "Synonym: lexicon: row 0 must hold no lone surrogate (it holds '\\ud800')",
+    ),
+    (
+        lambda: ops.Protect(columns=("ok", "\ud800")),
+        "protect: columns must hold no lone surrogate (it is '\\ud800')",
     ),
     (
         lambda: ops.TokenDropout(rate=0.1, protect=ops.Protect(words=("a",))),

@@ -17,7 +17,7 @@ import numpy as np
 from variegate import _core
 from variegate.batch import Edits, Spans, TextBatch, TokenBatch, _padding
 from variegate.errors import InvalidInput
-from variegate.ops.lexicon import Lexicon
+from variegate.ops.lexicon import Lexicon, lone_surrogate
 
 if TYPE_CHECKING:
     from variegate.tokenizer import Tokenizer
@@ -302,6 +302,8 @@ def _run_texts(pipeline: _core.Pipeline, batch: TextBatch, call: tuple[int, int,
 
 def _column(name: str, column: np.ndarray[Any, Any]) -> tuple[str, np.ndarray[Any, Any], bytes]:
     """A column as bytes, and the value of an inserted token: as in padding."""
+    if lone_surrogate(name):
+        raise InvalidInput(f"columns must have names without a lone surrogate (one is {name!r})")
     if column.dtype.kind not in "biuf" or column.dtype.itemsize > 8:
         raise InvalidInput(f"columns['{name}'] must hold numbers of at most 8 bytes, or bools (it is {column.dtype})")
     return name, column.view(np.uint8), np.array([_padding(name)]).astype(column.dtype).tobytes()
@@ -429,7 +431,7 @@ def _token(where: str, value: Any) -> int:
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidInput(f"{where} must be a str (it is {value!r})")
-    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+    if lone_surrogate(value):
         raise InvalidInput(f"{where} must hold no lone surrogate (it is {value!r})")
     return value
 

@@ -158,8 +158,9 @@ class Lexicon:
             path = folder / name if name else folder
             try:
                 content = path.read_bytes()
-            except OSError as error:
-                raise InvalidInput(f"lexicon: {path} cannot be read ({error.strerror})") from None
+            except (OSError, ValueError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise InvalidInput(f"lexicon: {str(path)!r} cannot be read ({why})") from None
             digest.update(hashlib.sha256(content).digest())
         expected, found = source.get("sha256"), digest.hexdigest()
         if expected not in (None, found):
@@ -211,7 +212,15 @@ def _row(i: int, row: Any) -> Row:
         raise InvalidInput(
             f"lexicon: row {i} must hold a word, a part of speech and replacements, all str (it is {row!r})"
         )
+    for item in made:
+        if lone_surrogate(item):
+            raise InvalidInput(f"lexicon: row {i} must hold no lone surrogate (it holds {item!r})")
     return made
+
+
+def lone_surrogate(text: str) -> bool:
+    """Whether a text holds half of a surrogate pair, which no UTF-8 has."""
+    return not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @lru_cache(maxsize=8)
