@@ -1,12 +1,14 @@
-"""Texts from a template, numbers drawn and answers computed: against str.format and Jinja2, one thread."""
+"""Texts from a template, numbers drawn and answers computed: against str.format, Jinja2 and tracery, one thread."""
 
 from __future__ import annotations
 
 import random
 import re
+from decimal import Decimal
 
 import jinja2
 import pytest
+import tracery
 
 from variegate.templates import Grammar
 
@@ -16,6 +18,15 @@ GRAMMAR = Grammar("task = what is {a=int 2..99} plus {b=int 2..99}? <answer>{=a+
 SHAPE = re.compile(r"what is (\d+) plus (\d+)\? (\d+)")
 FORMAT = "what is {a} plus {b}? {answer}"
 JINJA = jinja2.Environment(autoescape=False).from_string("what is {{ a }} plus {{ b }}? {{ a + b }}")
+NUMBERS = [str(number) for number in range(2, 100)]
+TRACERY = tracery.Grammar({"task": "what is #a# plus #b#? ", "a": NUMBERS, "b": NUMBERS})
+STORY = Grammar("""
+story = {who=name} buys {n=int 2..9} {thing[num=n]} at {price=float 0.25..9.75 step 0.25} each on \\
+        {d=date 2024-01-01..2024-12-31|long}. {they[gender=who]|cap} pays {=n * price}, and has {thing|a} too.
+name  = Anna[gender=f] | Ben[gender=m] | Chloe[gender=f] | Dan[gender=m]
+they  = she[gender=f] | he[gender=m]
+thing = apple | mouse[pl=mice] | hourglass | unicorn
+""")
 
 
 def str_format() -> list[str]:
@@ -30,6 +41,11 @@ def str_format() -> list[str]:
 def jinja() -> list[str]:
     draw = random.Random(3).randint
     return [JINJA.render(a=draw(2, 99), b=draw(2, 99)) for _ in range(PEER_ROWS)]
+
+
+def in_tracery() -> list[str]:
+    """Only the question: tracery cannot add."""
+    return [TRACERY.flatten("#task#") for _ in range(PEER_ROWS)]
 
 
 def right(texts: list[str]) -> bool:
@@ -57,6 +73,47 @@ def bench_sample(compare, peer, name, package, ratio):
         goal_rate=2e6,
         goal_ratio=ratio,
         note="ours makes one flat buffer with spans, bindings and ids; the peer a list of str",
+    )
+
+
+def bench_sample_over_tracery(compare):
+    compare(
+        "templates, sample, over tracery",
+        lambda: GRAMMAR.sample(PEER_ROWS, seed=3),
+        in_tracery,
+        check=lambda ours, theirs: right(ours.texts) and all(SHAPE.fullmatch(text + "0") for text in theirs),
+        units=PEER_ROWS,
+        unit="strings",
+        peer_name="tracery",
+        peer_package="tracery",
+        goal_rate=2e6,
+        goal_ratio=500,
+        note="the peer makes the question without the answer, which it cannot compute",
+    )
+
+
+def bench_sample_of_a_story(compare):
+    shape = re.compile(
+        r"(\w+) buys (\d) (\w+) at (\S+) each on \d+ \w+ 2024\. (She|He) pays (\S+), and has (an? \w+) too\."
+    )
+
+    def told(texts: list[str]) -> bool:
+        found = [shape.fullmatch(text).groups() for text in texts]
+        articles = {"an apple", "a mouse", "an hourglass", "a unicorn"}
+        return all(
+            Decimal(price) * int(n) == Decimal(paid)
+            and (who in ("Anna", "Chloe")) == (they == "She")
+            and things in ("apples", "mice", "hourglasses", "unicorns")
+            and thing in articles
+            for who, n, things, price, they, paid, thing in found
+        )
+
+    compare(
+        "templates, sample with agreement, decimals, dates, filters",
+        lambda: STORY.sample(PEER_ROWS, seed=3),
+        check=lambda ours, _: told(ours.texts),
+        units=PEER_ROWS,
+        unit="strings",
     )
 
 

@@ -7,9 +7,11 @@ described in the chapter "Writing grammars".
 
 from __future__ import annotations
 
+import datetime
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
@@ -20,6 +22,21 @@ from variegate.batch import Spans, TextBatch, TokenBatch
 from variegate.errors import InvalidInput
 
 __all__ = ["Derivation", "Grammar", "Span"]
+
+
+Value = int | str | bool | Decimal | datetime.date
+"""What a binding can hold."""
+
+_TYPES: dict[str, type[Any]] = {"int": int, "str": str, "bool": bool, "decimal": Decimal, "date": datetime.date}
+
+
+class _Given(NamedTuple):
+    """What a text refers to, as the core takes it."""
+
+    lexicons: list[tuple[str, list[str], list[int] | None]]
+    rows: int
+    values: list[tuple[str, str, int, NDArray[np.int64]]]
+    texts: list[tuple[str, list[str]]]
 
 
 class Span(NamedTuple):
@@ -43,14 +60,17 @@ class Derivation:
     Attributes:
         text: What it says, without tags.
         spans: Where the tags were, in characters of the text, outer before inner.
-        bindings: The value that each drawn name had at the end, an int or a str.
+        bindings: The value that each drawn name had at the end: an int, str, bool, `decimal.Decimal` or
+            `datetime.date`.
         index: Its number among all derivations of the grammar.
+        row: The number of the source row that it uses; None in a grammar without ``col:``.
     """
 
     text: str
     spans: tuple[Span, ...]
-    bindings: dict[str, int | str]
+    bindings: dict[str, Value]
     index: int
+    row: int | None = None
 
 
 class Grammar:
@@ -60,9 +80,15 @@ class Grammar:
         text: The rules.
         start: The rule that derivations begin with; the first rule if None.
         name: Keeps the draws and ids of two grammars apart under one seed; the start rule's name if None.
+        lexicons: What ``{x=lex:name}`` draws from, by name: a sequence of strings, all alike, or a mapping of strings
+            to whole numbers, their weights.
+        rows: What ``{x=col:name}`` takes, by name: columns of equal length of integers, strings, truth values,
+            `decimal.Decimal` or dates (``datetime64`` or `datetime.date`). All that one derivation takes is of one row.
+        root: The folder that ``include "path"`` reads from; None refuses to include.
 
     Raises:
-        InvalidInput: The text is no grammar; ``line`` and ``column`` of the error say where, its message why.
+        InvalidInput: The text is no grammar; ``line`` and ``column`` of the error say where, its message why, and in
+            which file if it is an included one. Or a lexicon or column is empty, of another type, or of another length.
 
     Example:
         >>> g = Grammar("sum = {a=int 1..3}+{b=int 1..3}=<answer>{=a+b}</answer>")
@@ -74,39 +100,86 @@ class Grammar:
         True
     """
 
-    __slots__ = ("_bindings", "_core", "_given", "_name", "_strings", "_tags", "_text")
+    __slots__ = ("_bindings", "_core", "_given", "_name", "_options", "_strings", "_tags", "_text")
 
-    def __init__(self, text: str, *, start: str | None = None, name: str | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        *,
+        start: str | None = None,
+        name: str | None = None,
+        lexicons: Mapping[str, Sequence[str] | Mapping[str, int]] | None = None,
+        rows: Mapping[str, Sequence[Value] | NDArray[Any]] | None = None,
+        root: str | os.PathLike[str] | None = None,
+    ) -> None:
         if not isinstance(text, str):
             raise InvalidInput(f"text must be a str, not {type(text).__name__}: Grammar.from_file reads files")
         try:
             text.encode()
         except UnicodeEncodeError as error:
             raise InvalidInput(f"text must be valid Unicode (character {error.start} is a lone surrogate)") from None
-        self._core = _core.Grammar(text, start)
+        given = _Given(_lexicons(lexicons or {}), *_columns(rows or {}))
+        self._compile(text, (start, name), given, root=None if root is None else (os.fspath(root), None), files=None)
+
+    def _compile(
+        self,
+        text: str,
+        options: tuple[str | None, str | None],
+        given: _Given,
+        *,
+        root: tuple[str, str | None] | None,
+        files: list[tuple[str, str]] | None,
+    ) -> None:
+        start, name = options
+        self._core = _core.Grammar(text, start, *given, root, files)
         self._text = text
-        self._given = (start, name)
+        self._options = options
+        self._given = given
         self._name = self._core.start if name is None else name
         self._bindings = self._core.bindings
         self._strings = _objects(self._core.strings)
         self._tags = _objects(self._core.tags)
 
     @classmethod
-    def from_file(cls, path: str | os.PathLike[str], *, start: str | None = None, name: str | None = None) -> Self:
-        """Reads a grammar from a UTF-8 file.
+    def _made(
+        cls,
+        text: str,
+        options: tuple[str | None, str | None],
+        given: _Given,
+        *,
+        root: tuple[str, str | None] | None = None,
+        files: list[tuple[str, str]] | None = None,
+    ) -> Self:
+        grammar = cls.__new__(cls)
+        grammar._compile(text, options, given, root=root, files=files)
+        return grammar
+
+    @classmethod
+    def from_file(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        start: str | None = None,
+        name: str | None = None,
+        lexicons: Mapping[str, Sequence[str] | Mapping[str, int]] | None = None,
+        rows: Mapping[str, Sequence[Value] | NDArray[Any]] | None = None,
+    ) -> Self:
+        """Reads a grammar from a UTF-8 file; what it includes is read from beside it.
 
         Raises:
             InvalidInput: As the constructor, with the path before the message; or the file is not UTF-8.
             OSError: The file cannot be read.
         """
+        path = os.fspath(path)
         with open(path, "rb") as file:
             raw = file.read()
+        given = _Given(_lexicons(lexicons or {}), *_columns(rows or {}))
         try:
-            return cls(raw.decode("utf-8-sig"), start=start, name=name)
+            return cls._made(raw.decode("utf-8-sig"), (start, name), given, root=os.path.split(path))
         except UnicodeDecodeError as error:
-            raise InvalidInput(f"{os.fspath(path)}: not UTF-8 (byte {error.start})") from None
+            raise InvalidInput(f"{path}: not UTF-8 (byte {error.start})") from None
         except InvalidInput as error:
-            located = InvalidInput(f"{os.fspath(path)}: {error}")
+            located = InvalidInput(f"{path}: {error}")
             located.line, located.column = error.line, error.column
             raise located from None
 
@@ -127,7 +200,10 @@ class Grammar:
 
     @property
     def canonical(self) -> str:
-        """The same grammar in one way of writing: the start first, a line a rule, no comments."""
+        """The same grammar in one way of writing: the start first, a line a rule, without comments and includes.
+
+        The SHA-256 of each lexicon and column that it uses stands at the end, in a comment.
+        """
         return self._core.canonical
 
     @property
@@ -136,9 +212,12 @@ class Grammar:
         return self._core.fingerprint
 
     @property
-    def bindings(self) -> dict[str, type[int] | type[str]]:
-        """The bindings that become columns of a sample, in the order of the text, with the type of their values."""
-        return {name: int if is_int else str for name, is_int, _ in self._bindings}
+    def bindings(self) -> dict[str, type[Any]]:
+        """The bindings that become columns of a sample, in the order of the text, with the type of their values.
+
+        The types are int, str, bool, `decimal.Decimal` and `datetime.date`.
+        """
+        return {name: _TYPES[kind] for name, kind, *_ in self._bindings}
 
     def count(self) -> int:
         """How many derivations there are, exactly; two of them may give the same text.
@@ -166,15 +245,26 @@ class Grammar:
         index = _integer("nth: the index", index)
         if index < 0:
             raise InvalidInput(f"nth: the index must not be below 0 (it is {index})")
-        data, _, (_, start, end, tag), columns = self._core.nth(_bytes(index))
+        data, _, (_, start, end, tag), columns, made, sources = self._core.nth(_bytes(index))
         raw = data.tobytes()
         places = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in zip(start, end, strict=True)]
         spans = tuple(Span(a, b, self._tags[t]) for (a, b), t in zip(places, tag, strict=True))
-        bindings: dict[str, int | str] = {}
-        for (name, is_int, always), (values, drawn) in zip(self._bindings, columns, strict=True):
+        bindings: dict[str, Value] = {}
+        for (name, kind, digits, always, makes), (values, drawn) in zip(self._bindings, columns, strict=True):
             if always or drawn[0]:
-                bindings[name] = int(values[0]) if is_int else self._strings[values[0]]
-        return Derivation(raw.decode(), spans, bindings, index)
+                value = int(values[0])
+                match kind:
+                    case "str":
+                        bindings[name] = made[value] if makes else self._strings[value]
+                    case "bool":
+                        bindings[name] = bool(value)
+                    case "decimal":
+                        bindings[name] = Decimal(value).scaleb(-digits)
+                    case "date":
+                        bindings[name] = datetime.date.fromordinal(value + _EPOCH)
+                    case _:
+                        bindings[name] = value
+        return Derivation(raw.decode(), spans, bindings, index, int(sources[0]) if len(sources) else None)
 
     def sample(
         self,
@@ -201,9 +291,11 @@ class Grammar:
 
         Returns:
             The texts, with the tags' spans in bytes. ``rows`` has a column for each binding (its last value): int64 for
-            integers and object for strings; where some derivations draw it and others do not, object, with None. It
+            integers, bool for truth values, datetime64[D] for dates, float64 for decimals (the nearest one; the text
+            has all digits), object for strings; where some derivations draw it and others do not, object, with None. It
             also has ``_k``, the draw, and, where `count` is at most 2**64 - 1, ``_index``, the index of the derivation
-            (both uint64). ``ids`` are a 64-bit hash of seed, name and k. Cost: a few hundred nanoseconds a row.
+            (both uint64), and ``_row``, the source row (int64), where the grammar uses them. ``ids`` are a 64-bit hash
+            of seed, name and k. Cost: a few hundred nanoseconds a row.
 
         Raises:
             InvalidInput: An argument out of range; ``replace=False`` with weights and no ``law="uniform"``, with more
@@ -229,16 +321,20 @@ class Grammar:
             raise InvalidInput(f"shard must be (r, R), two integers (it is {shard!r})") from None
         if not 0 <= r < shards < 2**64:
             raise InvalidInput(f"shard must be (r, R) with 0 <= r < R (it is {shard!r})")
-        (data, offsets, spans, columns), (draws, ids, indices) = self._core.sample(
+        (data, offsets, spans, columns, made, sources), (draws, ids, indices) = self._core.sample(
             n, seed=seed, name=self._name, uniform=law == "uniform", replace=bool(replace), shard=(r, shards)
         )
         rows: dict[str, NDArray[Any]] = {}
-        for (name, is_int, always), (values, drawn) in zip(self._bindings, columns, strict=True):
+        made_strings = _objects(made)
+        for (name, kind, places, always, makes), (values, drawn) in zip(self._bindings, columns, strict=True):
+            strings = made_strings if makes else self._strings
             if always:
-                rows[name] = values if is_int else self._strings[values]
+                rows[name] = _column(kind, places, values, strings)
             else:
                 rows[name] = np.full(n, None, object)
-                rows[name][drawn] = values[drawn] if is_int else self._strings[values[drawn]]
+                rows[name][drawn] = _column(kind, places, values[drawn], strings)
+        if self._core.uses_rows:
+            rows["_row"] = sources
         rows["_k"] = draws
         if indices is not None:
             rows["_index"] = indices
@@ -288,10 +384,11 @@ class Grammar:
                 if index < 0:
                     raise InvalidInput(f"reweight: an index must not be below 0 (it is {index})")
                 more.append(_bytes(index))
-        return Grammar(self._core.reweight(indices, more, float(floor)), start=self._given[0], name=self._name)
+        text = self._core.reweight(indices, more, float(floor))
+        return type(self)._made(text, (self._options[0], self._name), self._given)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _remake, (self._text, *self._given)
+        return _remake, (self._text, self._options, self._given, self._core.included)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Grammar):
@@ -302,13 +399,127 @@ class Grammar:
         return hash((self.fingerprint, self._name))
 
     def __repr__(self) -> str:
-        start, name = self._given
+        start, name = self._options
         given = "".join(f", {key}={value!r}" for key, value in (("start", start), ("name", name)) if value is not None)
+        lexicons = {name for name, _, _ in self._given.lexicons}
+        columns = {name for name, _, _, _ in self._given.values} | {name for name, _ in self._given.texts}
+        for key, names in (("lexicons", lexicons), ("rows", columns)):
+            if names:
+                given += f", {key}=<{', '.join(sorted(names))}>"
         return f"Grammar({self._text!r}{given})"
 
 
-def _remake(text: str, start: str | None, name: str | None) -> Grammar:
-    return Grammar(text, start=start, name=name)
+def _remake(text: str, options: tuple[str | None, str | None], given: _Given, files: list[tuple[str, str]]) -> Grammar:
+    return Grammar._made(text, options, given, files=files)
+
+
+_EPOCH = datetime.date(1970, 1, 1).toordinal()
+
+
+def _column(kind: str, places: int, values: NDArray[np.int64], strings: NDArray[np.object_]) -> NDArray[Any]:
+    """The values of a binding as they stand in `rows`."""
+    match kind:
+        case "str":
+            return strings[values]
+        case "bool":
+            return values.astype(np.bool_)
+        case "date":
+            return values.astype("datetime64[D]")
+        case "decimal":
+            if len(values) == 0 or np.abs(values).max() < 2**53:
+                return values / 10.0**places  # exact on both sides, so the quotient is the nearest
+            return np.array([float(Decimal(value).scaleb(-places)) for value in values.tolist()])
+        case _:
+            return values
+
+
+def _lexicons(
+    lexicons: Mapping[str, Sequence[str] | Mapping[str, int]],
+) -> list[tuple[str, list[str], list[int] | None]]:
+    found: list[tuple[str, list[str], list[int] | None]] = []
+    for name, items in lexicons.items():
+        if isinstance(items, str):
+            raise InvalidInput(f"lexicons: '{name}' must be a sequence of strings, not one string")
+        texts = _strings(f"lexicons: '{name}'", items)
+        weights = None
+        if isinstance(items, Mapping):
+            what = f"lexicons: a weight in '{name}'"
+            weights = [_integer(what, weight) for weight in items.values()]
+            if min(weights, default=1) < 1 or sum(weights) >= 2**32:
+                raise InvalidInput(f"lexicons: the weights of '{name}' must be above 0 and sum to less than 2**32")
+        found.append((name, texts, weights))
+    return found
+
+
+def _strings(what: str, items: Iterable[object]) -> list[str]:
+    texts: list[str] = []
+    for i, item in enumerate(items):
+        if not isinstance(item, str):
+            raise InvalidInput(f"{what} must hold strings (item {i} is {item!r})")
+        try:
+            item.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{what} must hold valid Unicode (item {i} has a lone surrogate)") from None
+        texts.append(str(item))
+    return texts
+
+
+def _columns(
+    rows: Mapping[str, Sequence[Value] | NDArray[Any]],
+) -> tuple[int, list[tuple[str, str, int, NDArray[np.int64]]], list[tuple[str, list[str]]]]:
+    """How many source rows there are, and their columns as the core takes them."""
+    values: list[tuple[str, str, int, NDArray[np.int64]]] = []
+    texts: list[tuple[str, list[str]]] = []
+    count = 0
+    for name, column in rows.items():
+        if isinstance(column, str):
+            raise InvalidInput(f"rows: column '{name}' must be a sequence, not one string")
+        count = len(column)
+        if isinstance(column, np.ndarray) and column.dtype.kind == "M":
+            days = column.astype("datetime64[D]")
+            if (days != column).any():
+                raise InvalidInput(f"rows: column '{name}' must hold dates without a time")
+            values.append((name, "date", 0, _days(name, days.astype(np.int64))))
+            continue
+        items = list(column.tolist() if isinstance(column, np.ndarray) else column)
+        types = {type(item) for item in items}
+        if types == {bool}:
+            values.append((name, "bool", 0, np.array(items, np.int64)))
+        elif types == {int}:
+            if not -(2**63) <= min(items) <= max(items) < 2**63:
+                raise InvalidInput(f"rows: column '{name}' must hold integers of 64 bits")
+            values.append((name, "int", 0, np.array(items, np.int64)))
+        elif types == {datetime.date}:
+            days = np.array([item.toordinal() - _EPOCH for item in items], np.int64)
+            values.append((name, "date", 0, days))
+        elif types == {Decimal}:
+            values.append((name, "decimal", *_decimals(name, items)))
+        elif items and all(isinstance(item, str) for item in items):
+            texts.append((name, _strings(f"rows: column '{name}'", items)))
+        else:
+            known = "integers, strings, truth values, Decimals or dates, all of one type"
+            odd = next((item for item in items if type(item) not in (int, bool, datetime.date, Decimal, str)), None)
+            shown = "" if odd is None else f" ({odd!r} is none of them)"
+            raise InvalidInput(f"rows: column '{name}' must hold {known}{shown}")
+    return count, values, texts
+
+
+def _days(name: str, days: NDArray[np.int64]) -> NDArray[np.int64]:
+    first, last = datetime.date.min.toordinal() - _EPOCH, datetime.date.max.toordinal() - _EPOCH
+    if len(days) and not first <= days.min() <= days.max() <= last:
+        raise InvalidInput(f"rows: column '{name}' must hold dates of the years 1 to 9999")
+    return days
+
+
+def _decimals(name: str, items: list[Decimal]) -> tuple[int, NDArray[np.int64]]:
+    exponents = [item.as_tuple().exponent for item in items]
+    finite = [exponent for exponent in exponents if isinstance(exponent, int)]
+    places = max(0, -min(finite, default=0))
+    if len(finite) == len(items) and places <= 18:
+        units = [int(item.scaleb(places)) for item in items]
+        if -(2**63) <= min(units) <= max(units) < 2**63:
+            return places, np.array(units, np.int64)
+    raise InvalidInput(f"rows: column '{name}' must hold finite decimals of at most 18 digits")
 
 
 def _integer(what: str, value: object) -> int:

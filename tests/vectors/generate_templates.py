@@ -12,7 +12,10 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
+from datetime import date, timedelta
+from decimal import Decimal
 from fractions import Fraction
+from math import gcd, isqrt, lcm
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +134,14 @@ class Oracle:
             case ("draw", name, values):
                 for i, value in enumerate(values):
                     yield text + str(value), spans, {**env, name: value}, p / len(values), (*path, i)
+            case ("hide", name, values):
+                for i, value in enumerate(values):
+                    yield text, spans, {**env, name: value}, p / len(values), (*path, i)
+            case ("set", name, value):
+                yield text, spans, {**env, name: value(env)}, p, path
+            case ("bind", name, items):
+                for inner in self.items(items, (text, spans, env, p, path)):
+                    yield inner[0], inner[1], {**inner[2], name: inner[0][len(text) :]}, *inner[3:]
             case ("show", value):
                 yield text + str(value(env)), spans, env, p, path
             case ("optional", arms):
@@ -157,8 +168,11 @@ class Oracle:
         match item:
             case ("call", rule):
                 yield from self.draw_arms(self.rules[rule], source)
-            case ("draw", _, values):
+            case ("draw" | "hide", _, values):
                 yield below(source, len(values), 32)
+            case ("bind", _, items):
+                for inner in items:
+                    yield from self.draw_item(inner, source)
             case ("optional", arms):
                 there = below(source, 2, 32)
                 yield there
@@ -173,7 +187,270 @@ def show(name):
     return ("show", lambda env: env[name])
 
 
+def decimals(low: str, high: str, step: str) -> list[Decimal]:
+    found, value = [], Decimal(low)
+    while value <= Decimal(high):
+        found.append(value.quantize(Decimal(step)))
+        value += Decimal(step)
+    return found
+
+
+def rounded(value: Fraction, places: int) -> str:
+    """Half away from zero."""
+    whole = (abs(value) * 10**places + Fraction(1, 2)).__floor__()
+    sign = "-" if value < 0 and whole else ""
+    return f"{sign}{whole // 10**places}.{whole % 10**places:0{places}}"
+
+
+def truth(value: bool) -> str:
+    return str(value).lower()
+
+
+DAYS = [date(2023, 12, 28) + timedelta(7 * i) for i in range(11)]
+PLURALS = {"apple": "apples", "mouse": "mice", "box": "boxes", "cherry": "cherries", "key": "keys", "wolf": "wolves"}
+ARTICLES = {"apple": "an", "hour": "an", "unicorn": "a", "MRI": "an", "European": "a", "URL": "a", "11": "an", "7": "a"}
+NUMBERS = [
+    (0, "zero", "0th", "0"),
+    (7, "seven", "7th", "7"),
+    (19, "nineteen", "19th", "19"),
+    (42, "forty-two", "42nd", "42"),
+    (111, "one hundred eleven", "111th", "111"),
+    (-1005020, "minus one million five thousand twenty", "-1005020th", "-1,005,020"),
+]
+GIVEN = {
+    "sources": {
+        "lexicons": {"fruit": ["fig", "lime"], "often": {"yes": 5, "no": 2, "maybe": 1}},
+        "rows": {"city": ["Rome", "Oslo", "Bern"], "size": [3, -1, 7], "flat": [True, False, True]},
+    }
+}
+
 CASES = {
+    "filters": (
+        "x = {what|a|cap}, {n=int 1..2} {thing|plural(n)}\n"
+        "what = apple | hour | unicorn | MRI | European | URL | <n>11</n> | 7\n"
+        "thing = apple | mouse | box | cherry | key | wolf",
+        {
+            "x": [(1, [("call", "what"), ", ", ("draw", "n", [1, 2]), " ", ("call", "thing")])],
+            "what": [
+                (1, [f"{article.capitalize()} ", ("tag", "n", [word]) if word == "11" else word])
+                for word, article in ARTICLES.items()
+            ],
+            "thing": [
+                (1, [("show", lambda e, one=one, many=many: one if e["n"] == 1 else many)])
+                for one, many in PLURALS.items()
+            ],
+        },
+    ),
+    "numbers": (
+        "x = {n=choice 0, 7, 19, 42, 111, -1005020|words}, {n|ordinal}, {n|commas}, {=n|words|title}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("hide", "n", [n for n, *_ in NUMBERS]),
+                        ("show", lambda e: {n: f"{w}, {o}, {c}, " for n, w, o, c in NUMBERS}[e["n"]]),
+                        (
+                            "show",
+                            lambda e: " ".join(
+                                w[0].upper() + w[1:] for w in {n: w for n, w, *_ in NUMBERS}[e["n"]].split()
+                            ),
+                        ),
+                    ],
+                )
+            ]
+        },
+    ),
+    "decimals": (
+        "x = {a=float -1.5..2 step 0.25} {b=float 0.5..2 step 0.5}: {=a+b} {=a*b} {=a-1} {=round(a/b, 3)} {=a//b} "
+        "{=a%b} {=round(a, 1)} {=a < b} {=max(a, b)} {=abs(a)} {=short(a)} {=-a}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("draw", "a", decimals("-1.50", "2", "0.25")),
+                        " ",
+                        ("draw", "b", decimals("0.5", "2", "0.5")),
+                        ": ",
+                        ("show", lambda e: f"{e['a'] + e['b']} {e['a'] * e['b']} {e['a'] - 1} "),
+                        ("show", lambda e: rounded(Fraction(e["a"]) / Fraction(e["b"]), 3) + " "),
+                        ("show", lambda e: f"{Fraction(e['a']) // Fraction(e['b'])} "),
+                        ("show", lambda e: rounded(Fraction(e["a"]) % Fraction(e["b"]), 2) + " "),
+                        ("show", lambda e: rounded(Fraction(e["a"]), 1) + f" {truth(e['a'] < e['b'])} "),
+                        ("show", lambda e: f"{max(e['a'], e['b']).quantize(Decimal('0.01'))} {abs(e['a'])} "),
+                        ("show", lambda e: f"{int(e['a']) if e['a'] == int(e['a']) else float(e['a'])} "),
+                        ("show", lambda e: str(-e["a"]) if e["a"] else "0.00"),
+                    ],
+                )
+            ]
+        },
+    ),
+    "dates": (
+        "x = {d=date 2023-12-28..2024-03-07 step 7} {n=int -1..1}: {=d+n*100} {=weekday(d)} {=month_name(d)} "
+        "{=year(d)*10000+month(d)*100+day(d)} {=d - date(2024, 2, 29)} {=long(d)} {=leap(year(d))} {=iso(d) == str(d)}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("draw", "d", DAYS),
+                        " ",
+                        ("draw", "n", [-1, 0, 1]),
+                        ": ",
+                        (
+                            "show",
+                            lambda e: f"{e['d'] + timedelta(100 * e['n'])} {e['d']:%A} {e['d']:%B} {e['d']:%Y%m%d} ",
+                        ),
+                        (
+                            "show",
+                            lambda e: f"{(e['d'] - date(2024, 2, 29)).days} {e['d'].day} {e['d']:%B} {e['d'].year} ",
+                        ),
+                        ("show", lambda e: f"{truth(e['d'].year == 2024)} true"),
+                    ],
+                )
+            ]
+        },
+    ),
+    "truth": (
+        "x = {p=choice true, false} {q=choice false, true}: {=p and q} {=p or q} {=not p or q == p} "
+        "{='both' if p and q else 'one' if p or q else 'none'} {=p != q}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("hide", "p", [True, False]),
+                        ("show", lambda e: truth(e["p"]) + " "),
+                        ("hide", "q", [False, True]),
+                        ("show", lambda e: truth(e["q"]) + ": "),
+                        ("show", lambda e: f"{truth(e['p'] and e['q'])} {truth(e['p'] or e['q'])} "),
+                        ("show", lambda e: truth(not e["p"] or e["q"] == e["p"]) + " "),
+                        ("show", lambda e: ["none", "one", "both"][e["p"] + e["q"]] + f" {truth(e['p'] != e['q'])}"),
+                    ],
+                )
+            ]
+        },
+    ),
+    "strings": (
+        "x = {s=choice Ångström, ab ba, ÉÉ}{!t=(s + '-' + reverse(s))}: {t} {=len(s)} {=at(s, 1)}{=at(s, -1)} "
+        "{=slice(s, 1, -1)} {=find(s, 'b')} {=count(s, 'b')} {=replace(s, 'b', 'bb')} {=contains(s, 'str')} "
+        "{=repeat('=', len(s))} {=upper(s)} {=lower(s)} {=cap(s)} {=starts(s, 'a')} {=ends(t, 'a')} "
+        "{=int('42') + len(t)}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("draw", "s", ["Ångström", "ab ba", "ÉÉ"]),
+                        ("set", "t", lambda e: e["s"] + "-" + e["s"][::-1]),
+                        ("show", lambda e: f": {e['t']} {len(e['s'])} {e['s'][1]}{e['s'][-1]} {e['s'][1:-1]} "),
+                        ("show", lambda e: f"{e['s'].find('b')} {e['s'].count('b')} {e['s'].replace('b', 'bb')} "),
+                        ("show", lambda e: f"{truth('str' in e['s'])} {'=' * len(e['s'])} {e['s'].upper()} "),
+                        ("show", lambda e: f"{e['s'].lower()} {e['s'][0].upper() + e['s'][1:]} "),
+                        ("show", lambda e: f"{truth(e['s'][0] == 'a')} {truth(e['t'][-1] == 'a')} {42 + len(e['t'])}"),
+                    ],
+                )
+            ]
+        },
+    ),
+    "integers": (
+        "x = {a=int 4..8 step 2} {b=int 6..9 step 3}: {=gcd(a, b)} {=lcm(a, b)} {=pow(a, b)} {=isqrt(a*b)} "
+        "{=min(a, b, 5)} {=max(a, b)} {=abs(a-b)} {=round(a/b)} {=a*b/2*2//b} {=a if a > b else b}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("draw", "a", [4, 6, 8]),
+                        " ",
+                        ("draw", "b", [6, 9]),
+                        ": ",
+                        ("show", lambda e: f"{gcd(e['a'], e['b'])} {lcm(e['a'], e['b'])} {e['a'] ** e['b']} "),
+                        ("show", lambda e: f"{isqrt(e['a'] * e['b'])} {min(e['a'], e['b'], 5)} {max(e['a'], e['b'])} "),
+                        ("show", lambda e: f"{abs(e['a'] - e['b'])} {(2 * e['a'] + e['b']) // (2 * e['b'])} {e['a']} "),
+                        ("show", lambda e: max(e["a"], e["b"])),
+                    ],
+                )
+            ]
+        },
+    ),
+    "agreement": (
+        "x = {n=int 1..3} {thing[num=n]}, {who=name}: {they[gender=who]|cap} {be[num=n]} {who}"
+        " | {many[num=pl]} of {name[gender=f]}\n"
+        "thing = apple | mouse[pl=mice] | {fruit}\n"
+        "fruit = cherry | box[pl=Boxen] :: 2\n"
+        "many = red {fruit[num]} | blue {fruit} | scissors[num=pl] | hammer[num=sg]\n"
+        "name = Anna[gender=f] | Ben[gender=m] :: 3 | {more}\n"
+        "more = Chloé[gender=f] :: 2 | Dan[gender=m]\n"
+        "they = she[gender=f] | he[gender=m]\n"
+        "be = is[pl=are]",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("draw", "n", [1, 2, 3]),
+                        " ",
+                        ("call", "thing"),
+                        ", ",
+                        ("bind", "who", [("call", "name")]),
+                        ": ",
+                        ("show", lambda e: "She" if e["who"] in ("Anna", "Chloé") else "He"),
+                        ("show", lambda e: " is " if e["n"] == 1 else " are "),
+                        show("who"),
+                    ],
+                ),
+                (1, [("call", "many"), " of ", ("call", "woman")]),
+            ],
+            "thing": [
+                (1, [("show", lambda e: "apple" if e["n"] == 1 else "apples")]),
+                (1, [("show", lambda e: "mouse" if e["n"] == 1 else "mice")]),
+                (1, [("call", "fruit")]),
+            ],
+            "fruit": [
+                (1, [("show", lambda e: "cherry" if e["n"] == 1 else "cherries")]),
+                (2, [("show", lambda e: "box" if e["n"] == 1 else "Boxen")]),
+            ],
+            "fruits": [(1, ["cherries"]), (2, ["Boxen"])],
+            "blue": [(1, ["cherries"]), (2, ["boxes"])],
+            "many": [(1, ["red ", ("call", "fruits")]), (1, ["blue ", ("call", "blue")]), (1, ["scissors"])],
+            "name": [(1, ["Anna"]), (3, ["Ben"]), (1, [("call", "more")])],
+            "more": [(2, ["Chloé"]), (1, ["Dan"])],
+            "woman": [(1, ["Anna"]), (1, [("call", "more woman")])],
+            "more woman": [(2, ["Chloé"])],
+        },
+    ),
+    "sources": (
+        "x = {f=lex:fruit} {o=lex:often} {c=col:city} {n=col:size} {=n*2} ({c} )?{b=col:flat}",
+        {
+            "x": [
+                (
+                    1,
+                    [
+                        ("hide", "_row", [0, 1, 2]),
+                        ("draw", "f", ["fig", "lime"]),
+                        " ",
+                        ("call", "often"),
+                        " ",
+                        ("set", "c", lambda e: ["Rome", "Oslo", "Bern"][e["_row"]]),
+                        show("c"),
+                        " ",
+                        ("set", "n", lambda e: [3, -1, 7][e["_row"]]),
+                        ("show", lambda e: f"{e['n']} {e['n'] * 2} "),
+                        ("optional", [(1, [show("c"), " "])]),
+                        ("set", "b", lambda e: e["_row"] != 1),
+                        ("show", lambda e: truth(e["b"])),
+                    ],
+                )
+            ],
+            "often": [
+                (5, [("draw", "o", ["yes"])]),
+                (2, [("draw", "o", ["no"])]),
+                (1, [("draw", "o", ["maybe"])]),
+            ],
+        },
+    ),
     "sum": (
         "task = what is {a=int 2..7} plus {b=int 2..7}? <answer>{=a+b}</answer>",
         {
@@ -314,7 +591,10 @@ def vectors(name: str, source: str, rules: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": name,
         "source": source,
-        "derivations": [[text, spans, env] for text, spans, env, _, _ in found],
+        "given": GIVEN.get(name, {}),
+        "derivations": [
+            [text, spans, {k: v for k, v in env.items() if k[0] != "_"}] for text, spans, env, _, _ in found
+        ],
         "probabilities": [str(p) for *_, p, _ in found],
         "draws": draws,
     }
@@ -323,4 +603,6 @@ def vectors(name: str, source: str, rules: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     cases = [vectors(name, *case) for name, case in CASES.items()]
     path = Path(__file__).with_name("templates.json")
-    path.write_text(json.dumps({"cases": cases}, ensure_ascii=False, indent=None, separators=(",", ":")) + "\n")
+    path.write_text(
+        json.dumps({"cases": cases}, ensure_ascii=False, indent=None, separators=(",", ":"), default=str) + "\n"
+    )

@@ -2,6 +2,7 @@
 
 pub mod collate;
 pub mod dedup;
+mod english;
 pub mod error;
 mod fixed;
 pub mod identity;

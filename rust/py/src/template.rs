@@ -1,18 +1,23 @@
 //! Template grammars.
 
+use std::path::PathBuf;
+
 use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use variegate_core::template::{self, BigUint, Expanded, Law, Sampling, Type};
+use variegate_core::template::{self, BigUint, Cells, Expanded, Files, Given, Law, Lexicon, Sampling, Type};
 
-use crate::convert::{raise, slice};
+use crate::convert::{invalid, raise, slice};
 
-/// Rows: data, offsets, (row, start, end, tag index) of the spans, (values, drawn) of each binding.
+/// Rows: data, offsets, (row, start, end, tag index) of the spans, (values, drawn) of each binding, strings that rows made,
+/// the source row of each.
 type Rows<'py> = (
     Bound<'py, PyArray1<u8>>,
     Bound<'py, PyArray1<i64>>,
     (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<u32>>),
     Vec<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<bool>>)>,
+    Vec<String>,
+    Bound<'py, PyArray1<i64>>,
 );
 
 /// Draws, ids, and the index of each derivation where 64 bits hold it.
@@ -24,10 +29,43 @@ struct Grammar(template::Grammar);
 
 #[pymethods]
 impl Grammar {
+    /// `lexicons` are (name, strings, weights), `values` are (name, type, decimal places, values) and `texts` (name,
+    /// strings) the columns of the source rows; `root` is the folder and name of the grammar's file, and `files` stand for
+    /// it where they are given.
     #[new]
-    #[pyo3(signature = (text, start))]
-    fn new(py: Python<'_>, text: &str, start: Option<&str>) -> PyResult<Self> {
-        py.detach(|| template::Grammar::compile(text, start)).map(Grammar).map_err(raise)
+    #[pyo3(signature = (text, start, lexicons, rows, values, texts, root, files))]
+    #[allow(clippy::too_many_arguments)]
+    fn new(
+        py: Python<'_>,
+        text: &str,
+        start: Option<&str>,
+        lexicons: Vec<(String, Vec<String>, Option<Vec<u64>>)>,
+        rows: usize,
+        values: Vec<(String, String, u8, PyReadonlyArray1<'_, i64>)>,
+        texts: Vec<(String, Vec<String>)>,
+        root: Option<(PathBuf, Option<String>)>,
+        files: Option<Vec<(String, String)>>,
+    ) -> PyResult<Self> {
+        let lexicons = lexicons.into_iter().map(|(name, items, weights)| Lexicon { name, items, weights }).collect();
+        let mut columns: Vec<(String, Cells)> =
+            texts.into_iter().map(|(name, texts)| (name, Cells::Texts(texts))).collect();
+        for (name, kind, places, values) in &values {
+            let of = match (kind.as_str(), places) {
+                ("int", _) | ("decimal", 0) => Type::Int,
+                ("bool", _) => Type::Truth,
+                ("date", _) => Type::Date,
+                ("decimal", 1..=18) => Type::Decimal(*places),
+                _ => return Err(invalid(format!("rows: column '{name}' is of no type that grammars know"))),
+            };
+            columns.push((name.clone(), Cells::Values(of, slice(name, values)?.to_vec())));
+        }
+        let files = match (files, root) {
+            (Some(files), _) => Files::Known(files),
+            (None, Some((root, name))) => Files::Disk { root, name },
+            (None, None) => Files::None,
+        };
+        let given = Given { lexicons, rows, columns, files };
+        py.detach(|| template::Grammar::compile_with(text, start, &given)).map(Grammar).map_err(raise)
     }
 
     #[getter]
@@ -50,10 +88,33 @@ impl Grammar {
         self.0.weighted()
     }
 
-    /// (name, whether it holds integers, whether every derivation draws it).
+    /// (name, type, decimal places, whether every derivation draws it, whether it indexes the strings that rows made).
     #[getter]
-    fn bindings(&self) -> Vec<(String, bool, bool)> {
-        self.0.bindings().map(|binding| (binding.name, binding.of == Type::Int, binding.always)).collect()
+    fn bindings(&self) -> Vec<(String, &'static str, u8, bool, bool)> {
+        let kind = |of| match of {
+            Type::Int => ("int", 0),
+            Type::Decimal(places) => ("decimal", places),
+            Type::Text => ("str", 0),
+            Type::Truth => ("bool", 0),
+            Type::Date => ("date", 0),
+        };
+        let bindings = self.0.bindings().map(|binding| {
+            let (kind, places) = kind(binding.of);
+            (binding.name, kind, places, binding.always, binding.made)
+        });
+        bindings.collect()
+    }
+
+    /// Name and text of each file that the grammar includes.
+    #[getter]
+    fn included(&self) -> Vec<(&str, &str)> {
+        self.0.included().collect()
+    }
+
+    /// Whether derivations use the source rows.
+    #[getter]
+    fn uses_rows(&self) -> bool {
+        self.0.rows().is_some()
     }
 
     #[getter]
@@ -117,7 +178,7 @@ impl Grammar {
 }
 
 fn rows(py: Python<'_>, expanded: Expanded<u8>) -> Rows<'_> {
-    let Expanded { rows, spans, columns } = expanded;
+    let Expanded { rows, spans, columns, made, sources } = expanded;
     let spans = (
         spans.row.into_pyarray(py),
         spans.start.into_pyarray(py),
@@ -125,7 +186,7 @@ fn rows(py: Python<'_>, expanded: Expanded<u8>) -> Rows<'_> {
         spans.tag.into_pyarray(py),
     );
     let columns = columns.into_iter().map(|c| (c.values.into_pyarray(py), c.drawn.into_pyarray(py))).collect();
-    (rows.values.into_pyarray(py), rows.offsets.into_pyarray(py), spans, columns)
+    (rows.values.into_pyarray(py), rows.offsets.into_pyarray(py), spans, columns, made, sources.into_pyarray(py))
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {

@@ -1,9 +1,10 @@
-//! Words that may stand for each other, and the forms of English words.
+//! Words that may stand for each other.
 
 use std::collections::HashMap;
 
-use super::tables::{DOUBLED, ES, NOUNS, SYNONYMS, VERBS};
+use super::tables::SYNONYMS;
 use super::words::folded;
+use crate::english::{self, Form, NOUNS, VERBS, inflect};
 use crate::error::{Error, Result};
 
 /// Words and what may stand in their place, by part of speech.
@@ -16,19 +17,6 @@ pub(super) struct Lexicon {
 struct Sense {
     part: String,
     words: Vec<String>,
-}
-
-/// How a word of a text differs from its entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Not at all.
-    Base,
-    /// The plural, or the third person.
-    S,
-    /// The past.
-    Ed,
-    /// The progressive.
-    Ing,
 }
 
 /// A word that may stand in the place of another, before it is inflected.
@@ -125,12 +113,9 @@ impl Lexicon {
 }
 
 impl Choice<'_> {
-    /// Whether the word, before or after inflection, begins with the sound of a vowel, going by its letters.
+    /// Whether the word, before or after inflection, begins with the sound of a vowel, as the article before it tells.
     pub(super) fn vowel(&self) -> bool {
-        let word = self.word.to_lowercase();
-        let silent = ["heir", "honest", "honor", "honour", "hour"].iter().any(|h| word.starts_with(h));
-        let spoken = ["eu", "one", "once", "uni", "us", "ut"].iter().any(|u| word.starts_with(u));
-        silent || word.starts_with(['a', 'e', 'i', 'o', 'u']) && !spoken
+        english::takes_an(self.word)
     }
 }
 
@@ -165,69 +150,6 @@ fn stems(word: &str) -> Vec<(String, Form)> {
     found
 }
 
-/// The form of an English word, or nothing if it has none, or one that the tables do not know.
-fn inflect(word: &str, part: &str, form: Form) -> Option<String> {
-    if form == Form::Base {
-        return Some(word.into());
-    }
-    let (noun, verb) = (matches!(part, "n" | ""), matches!(part, "v" | ""));
-    let last = *word.as_bytes().last()?;
-    if !last.is_ascii_lowercase() || !(verb || noun && form == Form::S) {
-        return None;
-    }
-    let known = |table: &[(&str, &'static str)]| table.iter().find(|(base, _)| *base == word).map(|(_, form)| *form);
-    match form {
-        Form::S if noun && known(&NOUNS).is_some() => return known(&NOUNS).map(Into::into),
-        Form::S if verb && word == "be" => return None,
-        Form::S if verb && word == "have" => return Some("has".into()),
-        Form::Ed if known(&VERBS).is_some() => return known(&VERBS).filter(|past| !past.is_empty()).map(Into::into),
-        _ => {}
-    }
-    let before = word.len().checked_sub(2).map(|i| word.as_bytes()[i]);
-    let vowel = |b: u8| matches!(b, b'a' | b'e' | b'i' | b'o' | b'u');
-    let after_consonant = before.is_some_and(|b| b.is_ascii_lowercase() && !vowel(b));
-    let stem = &word[..word.len() - 1];
-    let hissing = word.ends_with("ch") || word.ends_with("sh") || matches!(last, b's' | b'x' | b'z');
-    Some(match (form, last) {
-        (Form::S, b'y') if after_consonant => format!("{stem}ies"),
-        (Form::S, b'o') if ES.contains(&word) => format!("{word}es"),
-        (Form::S, _) if hissing => format!("{word}es"),
-        (Form::S, _) => format!("{word}s"),
-        (Form::Ed, b'e') => format!("{word}d"),
-        (Form::Ed, b'y') if after_consonant => format!("{stem}ied"),
-        (Form::Ing, b'e') if word.ends_with("ie") => format!("{}ying", &word[..word.len() - 2]),
-        (Form::Ing, b'e') if word.len() > 2 && !before.is_some_and(|b| matches!(b, b'e' | b'o' | b'y')) => {
-            format!("{stem}ing")
-        }
-        (_, b'c') => format!("{word}k{}", ending(form)),
-        _ if doubles(word) => format!("{word}{}{}", char::from(last), ending(form)),
-        _ => format!("{word}{}", ending(form)),
-    })
-}
-
-fn ending(form: Form) -> &'static str {
-    match form {
-        Form::Base => "",
-        Form::S => "s",
-        Form::Ed => "ed",
-        Form::Ing => "ing",
-    }
-}
-
-/// Whether a verb doubles its last letter before -ed and -ing: one syllable that ends in consonant, vowel, consonant.
-fn doubles(word: &str) -> bool {
-    if DOUBLED.contains(&word) {
-        return true;
-    }
-    let letters: Vec<char> = word.replace("qu", "q").chars().collect();
-    let vowel = |c: char| "aeiouy".contains(c);
-    let groups = letters.windows(2).filter(|pair| vowel(pair[0]) && !vowel(pair[1])).count();
-    match letters[..] {
-        [.., a, b, c] => !vowel(a) && vowel(b) && !vowel(c) && !"wx".contains(c) && groups == 1 && !vowel(letters[0]),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -235,39 +157,6 @@ mod tests {
     fn words(lexicon: &Lexicon, word: &str, parts: &[&str]) -> Vec<String> {
         let parts: Vec<String> = parts.iter().map(|&part| part.into()).collect();
         lexicon.choices(word, &parts).iter().map(Choice::inflected).collect()
-    }
-
-    #[test]
-    fn forms_follow_the_rules_of_english() {
-        let form = |word, form| inflect(word, "", form).unwrap_or_default();
-        for (word, s, ed, ing) in [
-            ("walk", "walks", "walked", "walking"),
-            ("hop", "hops", "hopped", "hopping"),
-            ("try", "tries", "tried", "trying"),
-            ("play", "plays", "played", "playing"),
-            ("make", "makes", "made", "making"),
-            ("agree", "agrees", "agreed", "agreeing"),
-            ("tie", "ties", "tied", "tying"),
-            ("watch", "watches", "watched", "watching"),
-            ("open", "opens", "opened", "opening"),
-            ("prefer", "prefers", "preferred", "preferring"),
-            ("panic", "panics", "panicked", "panicking"),
-            ("fix", "fixes", "fixed", "fixing"),
-            ("go", "goes", "", "going"),
-            ("quit", "quits", "quit", "quitting"),
-            ("aid", "aids", "aided", "aiding"),
-            ("keep", "keeps", "kept", "keeping"),
-        ] {
-            assert_eq!(
-                (form(word, Form::S), form(word, Form::Ed), form(word, Form::Ing)),
-                (s.into(), ed.into(), ing.into())
-            );
-        }
-        assert_eq!(inflect("child", "n", Form::S).as_deref(), Some("children"));
-        assert_eq!(inflect("child", "n", Form::Ed), None);
-        assert_eq!(inflect("big", "a", Form::S), None);
-        assert_eq!(inflect("語", "", Form::S), None);
-        assert_eq!(inflect("", "", Form::S), None);
     }
 
     #[test]

@@ -1,17 +1,21 @@
 //! Syntax tree -> a directed acyclic graph of sums and products, with exact counts.
 //!
 //! A rule is compiled once for each context it is called in. The context is what is left of the depths of recursive
-//! rules, so that the graph has no cycle; a rule that no derivation can finish in its context has no node there, and
-//! the alternatives that call it are left out. Everything that could fail later is refused here: a compiled program
-//! can only meet an overflow or a division by zero.
+//! rules, so that the graph has no cycle, and the features that the call asks for (`agree`), so that alternatives which
+//! do not agree are no part of the count; a rule that no derivation can finish in its context has no node there, and
+//! the alternatives that call it are left out. Everything that could fail later is refused here, save what depends on
+//! the values drawn: an overflow, a division by zero, a date that does not exist.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use num_bigint::BigUint;
 
-use super::expr::{Clash, Code, Type};
-use super::parse::{Arm, Item, Rule, Sampler, Weight, fault, suggestion};
+use super::agree::{Agreement, Features, Fit, Steering};
+use super::expr::{Clash, Code, Expr, MAX_STRING, Type};
+use super::parse::{Arm, Ask, Item, Rule, Sampler, Source, Weight, fault, suggestion};
+use super::{Cells, Given};
+use crate::english;
 use crate::error::{Error, Result};
 
 /// The most bytes and steps of one derivation.
@@ -41,7 +45,14 @@ pub(super) struct Program {
     pub ints: Vec<i64>,
     /// The options of string choices: a string slot holds an index into these.
     pub strings: Vec<String>,
-    pub codes: Vec<(Code, String)>,
+    pub codes: Vec<Formula>,
+    pub switches: Vec<Switch>,
+    /// Columns of the source rows: numbers, or indices into `strings`.
+    pub cells: Vec<i64>,
+    /// How many source rows there are, where derivations use them.
+    pub rows: Option<u64>,
+    /// How many features are remembered while their rules expand.
+    pub notes: usize,
     pub tags: Vec<String>,
     pub slots: Vec<Slot>,
     pub count: BigUint,
@@ -92,6 +103,10 @@ pub(super) enum Node {
     ShowText {
         slot: u32,
     },
+    /// Any value that is no string, as its type shows.
+    ShowValue {
+        slot: u32,
+    },
     Compute {
         code: u32,
     },
@@ -99,6 +114,66 @@ pub(super) enum Node {
         tag: u32,
     },
     Close,
+    /// A value of a range, of any type; shows nothing.
+    Range {
+        slot: u32,
+        range: u32,
+    },
+    /// Binds the value of an expression; shows nothing.
+    Assign {
+        slot: u32,
+        code: u32,
+    },
+    /// Draws the source row.
+    Row,
+    /// Binds the cell of the source row: `cells[first + row]`.
+    Cell {
+        slot: u32,
+        first: u32,
+    },
+    /// From here on text is held back, until `Apply` or `Bind` takes what came.
+    Hold,
+    /// Shows what a filter makes of the text held.
+    Apply {
+        code: u32,
+    },
+    /// Binds the text held, and shows it unless it is hidden; the code is what a fault names.
+    Bind {
+        slot: u32,
+        code: u32,
+        hidden: bool,
+    },
+    /// Remembers a feature of the alternative taken.
+    Note {
+        note: u32,
+        value: u32,
+    },
+    /// Binds the feature remembered.
+    Keep {
+        slot: u32,
+        note: u32,
+    },
+    /// Goes on with the variant that the value of a binding selects; all have as many derivations.
+    Switch {
+        switch: u32,
+    },
+}
+
+/// An expression, and the slot that it stands in as written.
+#[derive(Debug)]
+pub(super) struct Formula {
+    pub code: Code,
+    pub source: String,
+    pub at: usize,
+}
+
+/// Which of `nodes` a value selects.
+#[derive(Debug)]
+pub(super) struct Switch {
+    pub slot: u32,
+    /// The node of each value, in the order of values; nothing for a number, which selects the first if it is 1.
+    pub cases: Vec<(i64, u32)>,
+    pub nodes: Vec<u32>,
 }
 
 /// A part of a sequence, and how many derivations it has.
@@ -136,6 +211,14 @@ pub(super) struct IntRange {
     pub n: u64,
 }
 
+impl IntRange {
+    /// The `k`-th value.
+    #[inline]
+    pub fn at(self, k: u64) -> i64 {
+        self.low.wrapping_add_unsigned(k.wrapping_mul(self.step))
+    }
+}
+
 /// A binding.
 #[derive(Debug, Clone)]
 pub(super) struct Slot {
@@ -144,19 +227,17 @@ pub(super) struct Slot {
     /// Whether some derivation draws it, and whether all do.
     pub drawn: bool,
     pub always: bool,
+    /// Whether its string can be one that the row made.
+    pub made: bool,
 }
 
 /// Checks and compiles the grammar that begins with `start`, the first rule if nothing.
-pub(super) fn compile(source: &str, rules: &[Rule], start: Option<&str>) -> Result<Program> {
+pub(super) fn compile(source: &Source, rules: &[Rule], start: Option<&str>, given: &Given) -> Result<Program> {
     let mut by_name: HashMap<&str, usize> = HashMap::new();
     for (i, rule) in rules.iter().enumerate() {
         if let Some(first) = by_name.insert(&rule.name, i) {
-            let line = source[..rules[first].at].matches('\n').count() + 1;
-            return Err(fault(
-                source,
-                rule.at,
-                format!("duplicate rule '{}': it is defined in line {line}", rule.name),
-            ));
+            let place = source.place(rules[first].at);
+            return Err(fault(source, rule.at, format!("duplicate rule '{}': it is defined in {place}", rule.name)));
         }
     }
     let start = match start {
@@ -167,8 +248,9 @@ pub(super) fn compile(source: &str, rules: &[Rule], start: Option<&str>) -> Resu
             Error::invalid(format!("start: there is no rule '{name}'{near}"))
         })?,
     };
-    let mut compiler = Compiler::new(source, rules, by_name);
+    let mut compiler = Compiler::new(source, rules, by_name, given);
     compiler.find_slots()?;
+    compiler.find_calls()?;
     compiler.resolve()?;
     compiler.refuse_recursion()?;
     let instances = compiler.instantiate(start)?;
@@ -178,15 +260,25 @@ pub(super) fn compile(source: &str, rules: &[Rule], start: Option<&str>) -> Resu
 }
 
 struct Compiler<'a> {
-    source: &'a str,
+    source: &'a Source,
     rules: &'a [Rule],
     by_name: HashMap<&'a str, usize>,
+    given: &'a Given,
+    agreement: Agreement<'a>,
     slot_of: HashMap<&'a str, u32>,
     /// The longest string each slot can hold.
     longest: Vec<u64>,
     /// Calls of each rule in the order of its text: `calls[call_ranges[rule]]`.
-    calls: Vec<Call>,
+    calls: Vec<Call<'a>>,
     call_ranges: Vec<Range<usize>>,
+    call_of: HashMap<*const Item, usize>,
+    /// The first string of each lexicon, and the first cell of each column, that some sampler uses.
+    lexicon_of: HashMap<&'a str, u32>,
+    /// The slots that keep features, by the binding's slot and the feature's number.
+    kept: HashMap<(u32, u32), u32>,
+    /// Whether some derivation uses the source row.
+    used_row: bool,
+    column_of: HashMap<&'a str, u32>,
     /// The node of each item that looks the same in every context.
     leaves: HashMap<*const Item, u32>,
     /// The number of each alternative.
@@ -197,23 +289,35 @@ struct Compiler<'a> {
     counts: Vec<BigUint>,
     bits: Vec<u64>,
     sizes: Vec<u64>,
+    /// By node: whether it can open a tag.
+    tagged: Vec<bool>,
     child_counts: Vec<BigUint>,
     before: Vec<BigUint>,
     program: Program,
 }
 
-#[derive(Clone, Copy)]
-struct Call {
+/// The call that an item makes.
+struct Call<'a> {
     rule: usize,
+    /// The alternative that it stands in.
+    arm: usize,
     at: usize,
     /// Whether nothing but optional text lies before it.
     leading: bool,
+    /// What it asks for, and whether it also asks for what its own rule was asked for.
+    asks: &'a [Ask],
+    inherits: bool,
+    steering: Option<Steering>,
+    /// Where its callees begin among those of an instance, and how many there are: one for each steered value.
+    first: usize,
+    width: usize,
 }
 
-/// A rule in a context; `calls` are its callees, nothing where a depth forbids the call.
+/// A rule in a context; `calls` are its callees, nothing where a depth or a feature forbids the call.
 struct Instance {
     rule: usize,
-    depths: Vec<u32>,
+    context: Context,
+    fits: Vec<Fit>,
     calls: Option<Range<usize>>,
 }
 
@@ -225,6 +329,12 @@ struct Found {
     arm: u32,
 }
 
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Context {
+    depths: Vec<u32>,
+    features: Features,
+}
+
 /// All instances, callees before callers in `order`.
 struct Instances {
     all: Vec<Instance>,
@@ -233,7 +343,7 @@ struct Instances {
 }
 
 impl<'a> Compiler<'a> {
-    fn new(source: &'a str, rules: &'a [Rule], by_name: HashMap<&'a str, usize>) -> Self {
+    fn new(source: &'a Source, rules: &'a [Rule], by_name: HashMap<&'a str, usize>, given: &'a Given) -> Self {
         let mut arms = HashMap::new();
         number_arms(rules, &mut |arm, number| {
             arms.insert(std::ptr::from_ref(arm), number);
@@ -242,16 +352,24 @@ impl<'a> Compiler<'a> {
             source,
             rules,
             arms,
+            agreement: Agreement::new(rules, &by_name),
             by_name,
+            given,
             slot_of: HashMap::new(),
             longest: Vec::new(),
             calls: Vec::new(),
             call_ranges: Vec::new(),
+            call_of: HashMap::new(),
+            lexicon_of: HashMap::new(),
+            kept: HashMap::new(),
+            used_row: false,
+            column_of: HashMap::new(),
             leaves: HashMap::new(),
             roots: Vec::new(),
             counts: Vec::new(),
             bits: Vec::new(),
             sizes: Vec::new(),
+            tagged: Vec::new(),
             child_counts: Vec::new(),
             before: Vec::new(),
             program: Program {
@@ -265,6 +383,10 @@ impl<'a> Compiler<'a> {
                 ints: Vec::new(),
                 strings: Vec::new(),
                 codes: Vec::new(),
+                switches: Vec::new(),
+                cells: Vec::new(),
+                rows: None,
+                notes: 0,
                 tags: Vec::new(),
                 slots: Vec::new(),
                 count: BigUint::ZERO,
@@ -279,83 +401,305 @@ impl<'a> Compiler<'a> {
         Err(fault(self.source, at, message))
     }
 
-    /// Gives every binding a slot and a type.
+    fn clash(&self, clash: Clash) -> Error {
+        fault(self.source, clash.at, clash.message)
+    }
+
+    /// Gives every binding a slot and a type: first those that are drawn, then those whose value is computed, in an order
+    /// in which each knows the types that it needs.
     fn find_slots(&mut self) -> Result<()> {
         let rules = self.rules;
+        let mut computed: Vec<(&'a str, &'a Expr, usize)> = Vec::new();
         each_item(rules, &mut |item| {
             let Item::Draw { name, sampler, at, .. } = item else { return Ok(()) };
             if let Some(&rule) = self.by_name.get(name.as_str()) {
-                let line = self.source[..rules[rule].at].matches('\n').count() + 1;
+                let place = self.source.place(rules[rule].at);
                 return self
-                    .fail(*at, format!("'{name}' is a rule, defined in line {line}: give the binding another name"));
+                    .fail(*at, format!("'{name}' is a rule, defined in {place}: give the binding another name"));
             }
-            let of = sampler_type(sampler);
-            let slot = *self.slot_of.entry(name).or_insert_with(|| {
-                self.program.slots.push(Slot { name: name.clone(), of, drawn: false, always: false });
-                self.longest.push(0);
-                self.program.slots.len() as u32 - 1
-            });
-            let first = self.program.slots[slot as usize].of;
-            if first != of {
+            if let Sampler::Value { expr, .. } = sampler {
+                computed.push((name, expr, *at));
+                return Ok(());
+            }
+            let (of, longest) = self.sampled(sampler)?;
+            self.bind(name, of, longest, matches!(sampler, Sampler::Rule { .. }), *at)
+        })?;
+        while !computed.is_empty() {
+            let before = computed.len();
+            let mut failed: Option<Clash> = None;
+            let mut waiting = Vec::new();
+            for (name, expr, at) in std::mem::take(&mut computed) {
+                match expr.check(&|name, at| self.slot(name, at)) {
+                    Ok(code) => self.bind(name, code.of(), MAX_STRING, true, at)?,
+                    Err(clash) => {
+                        failed.get_or_insert(clash);
+                        waiting.push((name, expr, at));
+                    }
+                }
+            }
+            if let Some(clash) = failed.filter(|_| waiting.len() == before) {
+                return Err(self.clash(clash));
+            }
+            computed = waiting;
+        }
+        Ok(())
+    }
+
+    fn bind(&mut self, name: &'a str, of: Type, longest: u64, made: bool, at: usize) -> Result<()> {
+        let slot = *self.slot_of.entry(name).or_insert_with(|| {
+            let slot = Slot { name: name.to_owned(), of, drawn: false, always: false, made: false };
+            self.program.slots.push(slot);
+            self.longest.push(0);
+            self.program.slots.len() as u32 - 1
+        }) as usize;
+        let first = self.program.slots[slot].of;
+        if first != of {
+            let places = |of| match of {
+                Type::Decimal(places) => format!(" with {places} places"),
+                _ => String::new(),
+            };
+            let (here, there) = (places(of), places(first));
+            return self.fail(
+                at,
+                format!("type clash: '{name}' is {of}{here} here and {first}{there} where it is drawn first"),
+            );
+        }
+        self.program.slots[slot].made |= made && of == Type::Text;
+        self.longest[slot] = self.longest[slot].max(longest);
+        Ok(())
+    }
+
+    /// The type of what a sampler draws, and its most bytes.
+    fn sampled(&self, sampler: &Sampler) -> Result<(Type, u64)> {
+        let longest = |texts: &[String]| texts.iter().map(String::len).max().unwrap_or(0) as u64;
+        match sampler {
+            Sampler::Range { of, .. } => Ok((*of, of.longest())),
+            Sampler::Choice(options) => Ok((choice_type(options), longest(options))),
+            Sampler::Lexicon { name, at } => {
+                let lexicons = &self.given.lexicons;
+                match lexicons.iter().find(|lexicon| lexicon.name == *name) {
+                    Some(lexicon) => Ok((Type::Text, longest(&lexicon.items))),
+                    None => self.fail(*at, missing("lexicon", "lexicons", name, lexicons.iter().map(|l| &l.name))),
+                }
+            }
+            Sampler::Column { name, at } => match self.given.columns.iter().find(|(known, _)| known == name) {
+                Some((_, Cells::Texts(texts))) => Ok((Type::Text, longest(texts))),
+                Some((_, Cells::Values(of, _))) => Ok((*of, of.longest())),
+                None => {
+                    self.fail(*at, missing("column", "rows", name, self.given.columns.iter().map(|(name, _)| name)))
+                }
+            },
+            Sampler::Rule { name, at, .. } if !self.by_name.contains_key(name.as_str()) => {
+                let samplers = ["choice", "date", "float", "int"];
+                let near = suggestion(name, self.by_name.keys().copied().chain(samplers));
+                self.fail(*at, format!("'{name}' is no sampler and no rule{near}"))
+            }
+            Sampler::Rule { .. } | Sampler::Value { .. } => Ok((Type::Text, MAX_STRING)),
+        }
+    }
+
+    /// Lists the calls of every rule, and what they ask for.
+    fn find_calls(&mut self) -> Result<()> {
+        let rules = self.rules;
+        for rule in rules {
+            let start = self.calls.len();
+            let mut first = 0;
+            for (arm, Arm { items, .. }) in rule.arms.iter().enumerate() {
+                each(items, &mut |item| {
+                    let (name, asks, at) = match item {
+                        Item::Name { name, asks, at, .. } => (name, asks, *at),
+                        Item::Draw { sampler: Sampler::Rule { name, asks, at }, .. } => (name, asks, *at),
+                        _ => return Ok(()),
+                    };
+                    let Some(&rule) = self.by_name.get(name.as_str()) else { return Ok(()) };
+                    let steering = self.steering(asks)?;
+                    let width = steering.as_ref().map_or(1, |steering| steering.values.len());
+                    self.call_of.insert(std::ptr::from_ref(item), self.calls.len());
+                    let inherits = self.agreement.inherits(item);
+                    self.calls.push(Call { rule, arm, at, leading: false, asks, inherits, steering, first, width });
+                    first += width;
+                    Ok(())
+                })?;
+            }
+            self.call_ranges.push(start..self.calls.len());
+            for call in &self.calls[start..] {
+                for ask in call.asks {
+                    let steered = call.steering.as_ref().is_some_and(|steering| steering.key == ask.key);
+                    let fixed = ask.value.as_deref().filter(|_| !steered);
+                    let values = call.steering.as_ref().filter(|_| steered).map_or(&[][..], |s| &s.values);
+                    self.agreement
+                        .check_ask(call.rule, ask, fixed, values)
+                        .map_err(|message| fault(self.source, ask.at, message))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a binding decides about a call, if one does.
+    fn steering(&mut self, asks: &'a [Ask]) -> Result<Option<Steering>> {
+        let mut found: Option<Steering> = None;
+        for ask in asks {
+            let Some(name) = ask.value.as_deref() else { continue };
+            let Some(&slot) = self.slot_of.get(name) else { continue };
+            if found.is_some() {
                 return self
-                    .fail(*at, format!("type clash: '{name}' is {of} here and {first} where it is drawn first"));
+                    .fail(ask.at, "one feature of a call can follow a binding: give the other a value".to_owned());
             }
-            if let Sampler::Choice(options) = sampler {
-                let longest = options.iter().map(String::len).max().unwrap_or(0) as u64;
-                self.longest[slot as usize] = self.longest[slot as usize].max(longest);
+            let of = self.program.slots[slot as usize].of;
+            if of == Type::Int && ask.key == "num" {
+                let values = vec!["sg".to_owned(), "pl".to_owned()];
+                found = Some(Steering { key: ask.key.clone(), slot, note: None, values });
+                continue;
             }
-            Ok(())
+            if of != Type::Text {
+                let message =
+                    format!("a feature cannot follow '{name}', which is {of}: a string can, and num=n an integer");
+                return self.fail(ask.at, message);
+            }
+            let (mut values, mut drawn) = (Vec::new(), Vec::new());
+            let mut only: Option<bool> = None;
+            each_item(self.rules, &mut |item| {
+                let Item::Draw { name: other, sampler, at, .. } = item else { return Ok(()) };
+                if other != name {
+                    return Ok(());
+                }
+                let of_rule = match sampler {
+                    Sampler::Choice(options) => {
+                        values.extend(options.iter().cloned());
+                        false
+                    }
+                    Sampler::Rule { name, .. } => {
+                        drawn.push(self.by_name[name.as_str()]);
+                        true
+                    }
+                    _ => {
+                        let message =
+                            format!("'{name}' is not drawn by choice or from a rule here, so no feature can follow it");
+                        return self.fail(*at, message);
+                    }
+                };
+                if *only.get_or_insert(of_rule) != of_rule {
+                    let message = format!("'{name}' is drawn by choice and from a rule, so no feature can follow it");
+                    return self.fail(*at, message);
+                }
+                Ok(())
+            })?;
+            let mut slot = slot;
+            let mut note = None;
+            if only == Some(true) {
+                for rule in drawn {
+                    let stated = self.agreement.stated(rule, &ask.key);
+                    values.extend(stated.map_err(|(at, message)| fault(self.source, at, message))?);
+                }
+                let number = self.agreement.remember(&ask.key);
+                self.program.notes = self.program.notes.max(number as usize + 1);
+                note = Some(number);
+                slot = self.kept_slot(slot, number);
+            }
+            let mut seen = HashSet::new();
+            values.retain(|value| seen.insert(value.clone()));
+            self.agreement.know(&values);
+            found = Some(Steering { key: ask.key.clone(), slot, note, values });
+        }
+        Ok(found)
+    }
+
+    /// The slot that keeps a feature of what `slot` was drawn from.
+    fn kept_slot(&mut self, slot: u32, note: u32) -> u32 {
+        *self.kept.entry((slot, note)).or_insert_with(|| {
+            let name = self.program.slots[slot as usize].name.clone();
+            self.program.slots.push(Slot { name, of: Type::Int, drawn: false, always: false, made: false });
+            self.longest.push(0);
+            self.program.slots.len() as u32 - 1
         })
     }
 
     /// Resolves every name, types every expression, and makes the nodes that no context changes.
     fn resolve(&mut self) -> Result<()> {
-        let rules = self.rules;
-        for rule in rules {
-            let first = self.calls.len();
-            each_item(std::slice::from_ref(rule), &mut |item| {
-                let node = match item {
-                    Item::Text(text) => Some(self.text_node(text)),
-                    Item::Draw { name, sampler, hidden, .. } => {
-                        Some(self.draw_node(self.slot_of[name.as_str()], sampler, *hidden))
-                    }
-                    Item::Compute { expr, source } => {
-                        let code = expr
-                            .check(&|name, at| self.slot(name, at))
-                            .map_err(|clash| fault(self.source, clash.at, clash.message))?;
-                        let longest = code.longest(&|slot| self.longest[slot as usize]);
-                        self.program.codes.push((code, source.clone()));
-                        let code = self.program.codes.len() as u32 - 1;
-                        Some(self.node(Node::Compute { code }, BigUint::from(1u8), 0, longest))
-                    }
-                    Item::Name { name, at } => match (self.by_name.get(name.as_str()), self.slot_of.get(name.as_str()))
-                    {
-                        (Some(&rule), _) => {
-                            self.calls.push(Call { rule, at: *at, leading: false });
-                            None
-                        }
-                        (None, Some(&slot)) => Some(match self.program.slots[slot as usize].of {
-                            Type::Text => {
-                                let longest = self.longest[slot as usize];
-                                self.node(Node::ShowText { slot }, BigUint::from(1u8), 0, longest)
-                            }
-                            _ => self.node(Node::ShowInt { slot }, BigUint::from(1u8), 0, 20),
-                        }),
-                        (None, None) => {
-                            let near = suggestion(name, self.by_name.keys().chain(self.slot_of.keys()).copied());
-                            return self.fail(*at, format!("undefined rule '{name}'{near}"));
-                        }
-                    },
-                    Item::Optional { .. } | Item::Tag { .. } => None,
-                };
-                if let Some(node) = node {
-                    self.leaves.insert(std::ptr::from_ref(item), node);
+        each_item(self.rules, &mut |item| {
+            let node = match item {
+                Item::Text(text) => Some(self.text_node(text)),
+                Item::Draw { sampler: Sampler::Rule { .. }, .. } => {
+                    return Ok(());
                 }
-                Ok(())
-            })?;
-            self.call_ranges.push(first..self.calls.len());
-        }
-        Ok(())
+                Item::Draw { name, sampler, hidden, filter, .. } => {
+                    let slot = self.slot_of[name.as_str()];
+                    let node = self.draw_node(slot, sampler, *hidden || filter.is_some())?;
+                    Some(self.shown(node, slot, *hidden, filter.as_ref(), item)?)
+                }
+                Item::Compute { expr, source } => Some(self.compute_node(expr, format!("={source}"))?),
+                Item::Name { name, asks, filter, at } => {
+                    if self.by_name.contains_key(name.as_str()) {
+                        return Ok(());
+                    }
+                    let Some(&slot) = self.slot_of.get(name.as_str()) else {
+                        let near = suggestion(name, self.by_name.keys().chain(self.slot_of.keys()).copied());
+                        return self.fail(*at, format!("undefined rule '{name}'{near}"));
+                    };
+                    if let Some(ask) = asks.first() {
+                        let message =
+                            format!("'{name}' is a binding, and features select among the alternatives of a rule");
+                        return self.fail(ask.at, message);
+                    }
+                    Some(match filter {
+                        Some(filter) => self.filter_node(filter, name, *at)?,
+                        None => self.show_node(slot),
+                    })
+                }
+                Item::Optional { .. } | Item::Tag { .. } => None,
+            };
+            if let Some(node) = node {
+                self.leaves.insert(std::ptr::from_ref(item), node);
+            }
+            Ok(())
+        })
+    }
+
+    fn compute_node(&mut self, expr: &Expr, source: String) -> Result<u32> {
+        let (code, longest) = self.code(expr, source, 0, 0)?;
+        Ok(self.node(Node::Compute { code }, BigUint::from(1u8), 0, longest))
+    }
+
+    /// A checked expression, and the most bytes that it shows as where a filter holds at most `held`.
+    fn code(&mut self, expr: &Expr, source: String, at: usize, held: u64) -> Result<(u32, u64)> {
+        let code = expr.check(&|name, at| self.slot(name, at)).map_err(|clash| self.clash(clash))?;
+        let longest = code.longest(&|slot| self.longest[slot as usize], held);
+        self.program.codes.push(Formula { code, source, at });
+        Ok((self.program.codes.len() as u32 - 1, longest))
+    }
+
+    /// A filter on the value of the binding `name`.
+    fn filter_node(&mut self, filter: &Expr, name: &str, at: usize) -> Result<u32> {
+        let value = Expr::Name { name: name.to_owned(), at };
+        let source = format!("{name}{}", filter.as_filter());
+        self.compute_node(&filter.with_held(&value), source)
+    }
+
+    fn show_node(&mut self, slot: u32) -> u32 {
+        let longest = self.longest[slot as usize];
+        let node = match self.program.slots[slot as usize].of {
+            Type::Text => Node::ShowText { slot },
+            Type::Int => Node::ShowInt { slot },
+            _ => Node::ShowValue { slot },
+        };
+        self.node(node, BigUint::from(1u8), 0, longest.max(22 * u64::from(!matches!(node, Node::ShowText { .. }))))
+    }
+
+    /// A draw, and what it shows where that is not the draw's own doing.
+    fn shown(&mut self, draw: u32, slot: u32, hidden: bool, filter: Option<&Expr>, item: &Item) -> Result<u32> {
+        let Item::Draw { name, at, .. } = item else { return Ok(draw) };
+        let shows = match (filter, self.program.nodes[draw as usize]) {
+            (Some(filter), _) => self.filter_node(filter, name, *at)?,
+            (None, Node::Int { .. } | Node::PickText { .. } | Node::PickInt { .. } | Node::Choice { .. })
+                if matches!(self.program.slots[slot as usize].of, Type::Int | Type::Text) =>
+            {
+                return Ok(draw);
+            }
+            (None, _) if hidden => return Ok(draw),
+            (None, _) => self.show_node(slot),
+        };
+        self.sequence(&[draw, shows], *at)
     }
 
     fn slot(&self, name: &str, at: usize) -> std::result::Result<(u32, Type), Clash> {
@@ -376,6 +720,7 @@ impl<'a> Compiler<'a> {
         self.counts.push(count);
         self.bits.push(bits);
         self.sizes.push(size.saturating_add(1));
+        self.tagged.push(matches!(node, Node::Open { .. }));
         self.program.nodes.len() as u32 - 1
     }
 
@@ -386,29 +731,104 @@ impl<'a> Compiler<'a> {
         self.node(Node::Text { start, end }, BigUint::from(1u8), 0, text.len() as u64)
     }
 
-    fn draw_node(&mut self, slot: u32, sampler: &Sampler, hidden: bool) -> u32 {
+    /// The node of a draw, from anything but a rule.
+    fn draw_node(&mut self, slot: u32, sampler: &'a Sampler, hidden: bool) -> Result<u32> {
+        let one = BigUint::from(1u8);
         match sampler {
-            &Sampler::Int { low, high, step } => {
+            &Sampler::Range { of, low, high, step } => {
                 let n = high.abs_diff(low) / step + 1;
                 self.program.ranges.push(IntRange { low, step, n });
                 let range = self.program.ranges.len() as u32 - 1;
-                self.node(Node::Int { slot, range, hidden }, BigUint::from(n), u64::from(n.ilog2()) + 1, 20)
+                let node = match of {
+                    Type::Int => Node::Int { slot, range, hidden },
+                    _ => Node::Range { slot, range },
+                };
+                Ok(self.node(node, BigUint::from(n), u64::from(n.ilog2()) + 1, 20))
             }
             Sampler::Choice(options) => {
                 let n = options.len() as u32;
-                let node = if sampler_type(sampler) == Type::Int {
-                    let first = self.program.ints.len() as u32;
-                    self.program.ints.extend(options.iter().filter_map(|option| option.parse::<i64>().ok()));
-                    Node::PickInt { slot, first, n, hidden }
-                } else {
-                    let first = self.program.strings.len() as u32;
-                    self.program.strings.extend(options.iter().cloned());
-                    Node::PickText { slot, first, n, hidden }
-                };
-                let longest = options.iter().map(String::len).max().unwrap_or(0) as u64;
-                self.node(node, BigUint::from(n), u64::from(n.ilog2()) + 1, longest)
+                let of = choice_type(options);
+                if of == Type::Text {
+                    let first = self.strings(options.iter().cloned());
+                    return Ok(self.pick(slot, first, n, hidden));
+                }
+                let first = self.program.ints.len() as u32;
+                self.program.ints.extend(options.iter().map(|option| match of {
+                    Type::Truth => i64::from(option == "true"),
+                    _ => option.parse().expect("checked: all are integers"),
+                }));
+                let node = Node::PickInt { slot, first, n, hidden: hidden || of == Type::Truth };
+                Ok(self.node(node, BigUint::from(n), u64::from(n.ilog2()) + 1, 20))
             }
+            Sampler::Lexicon { name, at } => {
+                let given = self.given;
+                let lexicon =
+                    given.lexicons.iter().find(|lexicon| lexicon.name == *name).expect("checked: it is given");
+                let first = match self.lexicon_of.get(name.as_str()) {
+                    Some(&first) => first,
+                    None => {
+                        let first = self.strings(lexicon.items.iter().cloned());
+                        self.lexicon_of.insert(name, first);
+                        first
+                    }
+                };
+                let n = lexicon.items.len() as u32;
+                match &lexicon.weights {
+                    Some(weights) if n > 1 => {
+                        let arms: Vec<Found> = (first..first + n)
+                            .zip(weights)
+                            .map(|(item, &weight)| Found {
+                                node: self.pick(slot, item, 1, hidden),
+                                weight,
+                                arm: NO_ARM,
+                            })
+                            .collect();
+                        self.choice(&arms, *at)
+                    }
+                    _ => Ok(self.pick(slot, first, n, hidden)),
+                }
+            }
+            Sampler::Column { name, .. } => {
+                let first = match self.column_of.get(name.as_str()) {
+                    Some(&first) => first,
+                    None => {
+                        let given = self.given;
+                        let (_, cells) =
+                            given.columns.iter().find(|(known, _)| known == name).expect("checked: it is given");
+                        let start = self.program.cells.len() as u32;
+                        match cells {
+                            Cells::Values(_, values) => self.program.cells.extend(values),
+                            Cells::Texts(texts) => {
+                                let first = i64::from(self.strings(texts.iter().cloned()));
+                                self.program.cells.extend(first..first + texts.len() as i64);
+                            }
+                        }
+                        self.column_of.insert(name, start);
+                        start
+                    }
+                };
+                Ok(self.node(Node::Cell { slot, first }, one, 0, 0))
+            }
+            Sampler::Value { expr, source, at } => {
+                let name = self.program.slots[slot as usize].name.clone();
+                let (code, _) = self.code(expr, format!("{name}={source}"), *at, 0)?;
+                Ok(self.node(Node::Assign { slot, code }, one, 0, 0))
+            }
+            Sampler::Rule { .. } => unreachable!("a rule is called, not drawn"),
         }
+    }
+
+    /// Appends strings, and returns where they begin.
+    fn strings(&mut self, strings: impl Iterator<Item = String>) -> u32 {
+        let first = self.program.strings.len() as u32;
+        self.program.strings.extend(strings);
+        first
+    }
+
+    fn pick(&mut self, slot: u32, first: u32, n: u32, hidden: bool) -> u32 {
+        let strings = &self.program.strings[first as usize..(first + n) as usize];
+        let longest = strings.iter().map(String::len).max().unwrap_or(0) as u64;
+        self.node(Node::PickText { slot, first, n, hidden }, BigUint::from(n), u64::from(n.ilog2()) + 1, longest)
     }
 
     /// Refuses every cycle of calls that passes through no rule with a depth.
@@ -449,44 +869,44 @@ impl<'a> Compiler<'a> {
                 break;
             }
         }
-        for (i, rule) in self.rules.iter().enumerate() {
-            let mut cursor = self.call_ranges[i].start;
+        for rule in self.rules {
             for arm in &rule.arms {
-                self.mark_items(&arm.items, true, &empty, &mut cursor);
+                self.mark_items(&arm.items, true, &empty);
             }
         }
     }
 
     fn can_be_empty(&self, items: &[Item], empty: &[bool]) -> bool {
+        let rule_empty = |name: &str| self.by_name.get(name).is_some_and(|&rule| empty[rule]);
         items.iter().all(|item| match item {
             Item::Optional { .. } | Item::Draw { hidden: true, .. } => true,
             Item::Tag { items, .. } => self.can_be_empty(items, empty),
-            Item::Name { name, .. } => self.by_name.get(name.as_str()).is_some_and(|&rule| empty[rule]),
+            Item::Name { name, .. } | Item::Draw { sampler: Sampler::Rule { name, .. }, .. } => rule_empty(name),
             _ => false,
         })
     }
 
-    fn mark_items(&mut self, items: &[Item], mut leading: bool, empty: &[bool], cursor: &mut usize) {
+    fn mark_items(&mut self, items: &[Item], mut leading: bool, empty: &[bool]) {
         for item in items {
             match item {
                 Item::Optional { arms, .. } => {
                     for arm in arms {
-                        self.mark_items(&arm.items, leading, empty, cursor);
+                        self.mark_items(&arm.items, leading, empty);
                     }
                 }
-                Item::Tag { items, .. } => self.mark_items(items, leading, empty, cursor),
-                Item::Name { name, .. } if self.by_name.contains_key(name.as_str()) => {
-                    self.calls[*cursor].leading = leading;
-                    *cursor += 1;
+                Item::Tag { items, .. } => self.mark_items(items, leading, empty),
+                _ => {
+                    if let Some(&call) = self.call_of.get(&std::ptr::from_ref(item)) {
+                        self.calls[call].leading = leading;
+                    }
                 }
-                _ => {}
             }
             leading &= self.can_be_empty(std::slice::from_ref(item), empty);
         }
     }
 
     /// A cycle among rules without a depth over the calls that `follow` takes, and the call that closes it.
-    fn cycle(&self, follow: impl Fn(&Call) -> bool) -> Option<(Vec<usize>, usize)> {
+    fn cycle(&self, follow: impl Fn(&Call<'_>) -> bool) -> Option<(Vec<usize>, usize)> {
         #[derive(Clone, Copy, PartialEq)]
         enum Seen {
             No,
@@ -506,8 +926,8 @@ impl<'a> Compiler<'a> {
                     path.pop();
                     continue;
                 };
-                let call = self.calls[call];
-                if !follow(&call) || self.rules[call.rule].depth.is_some() {
+                let call = &self.calls[call];
+                if !follow(call) || self.rules[call.rule].depth.is_some() {
                     continue;
                 }
                 match seen[call.rule] {
@@ -546,7 +966,7 @@ impl<'a> Compiler<'a> {
                 return self.fail(self.rules[rule].at, message);
             }
         }
-        let enter = |rule: usize, depths: &[u32]| {
+        let enter = |rule: usize, depths: &[u32], features: Features| {
             let mut depths = depths.to_vec();
             for (depth, (&b, reach)) in depths.iter_mut().zip(bounded.iter().zip(&reach)) {
                 if b == rule {
@@ -555,19 +975,19 @@ impl<'a> Compiler<'a> {
                     *depth = 0;
                 }
             }
-            Some((rule, depths))
+            Some((rule, Context { depths, features }))
         };
         let full: Vec<u32> = bounded.iter().filter_map(|&rule| self.rules[rule].depth).collect();
-        let mut known: HashMap<(usize, Vec<u32>), u32> = HashMap::new();
+        let mut known: HashMap<(usize, Context), u32> = HashMap::new();
         let mut out = Instances { all: Vec::new(), calls: Vec::new(), order: Vec::new() };
-        let mut add = |all: &mut Vec<Instance>, key: (usize, Vec<u32>)| {
-            *known.entry(key).or_insert_with_key(|(rule, depths)| {
-                all.push(Instance { rule: *rule, depths: depths.clone(), calls: None });
+        let mut add = |all: &mut Vec<Instance>, key: (usize, Context)| {
+            *known.entry(key).or_insert_with_key(|(rule, context)| {
+                all.push(Instance { rule: *rule, context: context.clone(), fits: Vec::new(), calls: None });
                 all.len() as u32 - 1
             })
         };
         let mut path: Vec<(u32, usize)> = Vec::new();
-        if let Some(key) = enter(start, &full) {
+        if let Some(key) = enter(start, &full, Features::default()) {
             path.push((add(&mut out.all, key), 0));
         }
         while let Some((instance, next)) = path.last_mut() {
@@ -576,10 +996,22 @@ impl<'a> Compiler<'a> {
                 Some(calls) => calls,
                 None => {
                     let first = out.calls.len();
-                    for call in &self.calls[self.call_ranges[out.all[i].rule].clone()] {
-                        let key = enter(call.rule, &out.all[i].depths);
-                        out.calls.push(key.map(|key| add(&mut out.all, key)));
+                    let Instance { rule, context: Context { depths, features }, .. } = &out.all[i];
+                    let (rule, depths, features) = (*rule, depths.clone(), features.clone());
+                    let fits = self
+                        .agreement
+                        .fits(rule, &features)
+                        .map_err(|(at, message)| fault(self.source, at, message))?;
+                    for call in &self.calls[self.call_ranges[rule].clone()] {
+                        let out_of_it = fits.get(call.arm) == Some(&Fit::Out);
+                        for variant in 0..call.width {
+                            let steered = call.steering.as_ref().map(|s| (s.key.as_str(), s.values[variant].as_str()));
+                            let asked = self.agreement.asked(call.rule, call.asks, call.inherits, steered, &features);
+                            let key = if out_of_it { None } else { enter(call.rule, &depths, asked) };
+                            out.calls.push(key.map(|key| add(&mut out.all, key)));
+                        }
                     }
+                    out.all[i].fits = fits;
                     let calls = first..out.calls.len();
                     out.all[i].calls = Some(calls.clone());
                     calls
@@ -610,8 +1042,14 @@ impl<'a> Compiler<'a> {
         for &i in &instances.order {
             let instance = &instances.all[i as usize];
             let rule = &self.rules[instance.rule];
-            let mut cursor = instance.calls.clone().map_or(0, |calls| calls.start);
-            let found = self.emit_arms(&rule.arms, rule.at, instances, &mut cursor)?;
+            let mut found = Vec::new();
+            for (k, arm) in rule.arms.iter().enumerate() {
+                let fit = instance.fits.get(k).unwrap_or(&Fit::AsIs);
+                if let Some(node) = self.emit_arm(arm, fit, rule.at, instance, instances)? {
+                    found.push(self.found(arm, node));
+                }
+            }
+            let found = self.one_of(&found, rule.at)?;
             let Some(Found { node: mut root, .. }) = found else { continue };
             finishes[instance.rule] = true;
             let name = instance.rule as u32;
@@ -637,21 +1075,58 @@ impl<'a> Compiler<'a> {
         }
     }
 
-    /// What `arms` come to; nothing if none can be finished.
-    fn emit_arms(&mut self, arms: &[Arm], at: usize, of: &Instances, cursor: &mut usize) -> Result<Option<Found>> {
-        let mut found = Vec::new();
-        for arm in arms {
-            if let Some(node) = self.emit_items(&arm.items, at, of, cursor)? {
-                let weight = arm.weight.unwrap_or(Weight::ONE).0;
-                found.push(Found { node, weight, arm: self.arms[&std::ptr::from_ref(arm)] });
+    /// An alternative of a rule in the form that agrees.
+    fn emit_arm(&mut self, arm: &'a Arm, fit: &Fit, at: usize, from: &Instance, of: &Instances) -> Result<Option<u32>> {
+        let node = match fit {
+            Fit::Out => return Ok(None),
+            Fit::AsIs => self.emit_items(&arm.items, at, from, of)?,
+            Fit::Form(form) => Some(self.text_node(form)),
+            Fit::Plural => match &arm.items[..] {
+                [Item::Text(text)] => Some(self.text_node(&english::plural(text))),
+                items => match self.emit_items(items, at, from, of)? {
+                    Some(node) => {
+                        let plural = Expr::Call { name: "plural".to_owned(), args: vec![Expr::Held], at: arm.at };
+                        Some(self.filtered(node, &plural, String::new(), arm.at)?)
+                    }
+                    None => None,
+                },
+            },
+        };
+        let Some(node) = node else { return Ok(None) };
+        let mut parts = vec![node];
+        for note in &arm.notes {
+            if let Some((note, value)) = self.agreement.noted(note) {
+                parts.push(self.node(Node::Note { note, value }, BigUint::from(1u8), 0, 0));
             }
         }
-        match found[..] {
-            [] => Ok(None),
+        match parts[..] {
             [only] => Ok(Some(only)),
+            _ => self.sequence(&parts, at).map(Some),
+        }
+    }
+
+    /// What `arms` come to; nothing if none can be finished.
+    fn emit_arms(&mut self, arms: &'a [Arm], at: usize, from: &Instance, of: &Instances) -> Result<Option<Found>> {
+        let mut found = Vec::new();
+        for arm in arms {
+            if let Some(node) = self.emit_items(&arm.items, at, from, of)? {
+                found.push(self.found(arm, node));
+            }
+        }
+        self.one_of(&found, at)
+    }
+
+    fn found(&self, arm: &Arm, node: u32) -> Found {
+        Found { node, weight: arm.weight.unwrap_or(Weight::ONE).0, arm: self.arms[&std::ptr::from_ref(arm)] }
+    }
+
+    fn one_of(&mut self, found: &[Found], at: usize) -> Result<Option<Found>> {
+        match found {
+            [] => Ok(None),
+            [only] => Ok(Some(*only)),
             _ => {
                 let weight = found.iter().fold(0u64, |sum, arm| sum.saturating_add(arm.weight));
-                Ok(Some(Found { node: self.choice(&found, at)?, weight, arm: NO_ARM }))
+                Ok(Some(Found { node: self.choice(found, at)?, weight, arm: NO_ARM }))
             }
         }
     }
@@ -682,12 +1157,15 @@ impl<'a> Compiler<'a> {
             before += &self.counts[node as usize];
         }
         let end = self.program.ways.len() as u32;
-        Ok(self.node(Node::Choice { first, end, total }, before, bits, size))
+        let tagged = arms.iter().any(|arm| self.tagged[arm.node as usize]);
+        let node = self.node(Node::Choice { first, end, total }, before, bits, size);
+        self.tagged[node as usize] = tagged;
+        Ok(node)
     }
 
-    fn emit_items(&mut self, items: &[Item], at: usize, of: &Instances, cursor: &mut usize) -> Result<Option<u32>> {
+    fn emit_items(&mut self, items: &'a [Item], at: usize, from: &Instance, of: &Instances) -> Result<Option<u32>> {
         let mut parts = Vec::with_capacity(items.len());
-        if !self.emit_parts(items, of, cursor, &mut parts)? {
+        if !self.emit_parts(items, from, of, &mut parts)? {
             return Ok(None);
         }
         match parts[..] {
@@ -697,13 +1175,13 @@ impl<'a> Compiler<'a> {
     }
 
     /// Appends the nodes of `items` to `parts`; false if one of them has none.
-    fn emit_parts(&mut self, items: &[Item], of: &Instances, cursor: &mut usize, parts: &mut Vec<u32>) -> Result<bool> {
+    fn emit_parts(&mut self, items: &'a [Item], from: &Instance, of: &Instances, parts: &mut Vec<u32>) -> Result<bool> {
         let mut possible = true;
         for item in items {
             let node = match item {
                 Item::Optional { arms, without, at } => {
                     let none = self.text_node("");
-                    match self.emit_arms(arms, *at, of, cursor)? {
+                    match self.emit_arms(arms, *at, from, of)? {
                         Some(some) => {
                             let (weight, there) = without.map_or((1, 1), |Weight(out)| (out, some.weight));
                             let none = Found { node: none, weight, arm: self.arms[&arms.as_ptr()] - 1 };
@@ -719,19 +1197,132 @@ impl<'a> Compiler<'a> {
                         tags.len() - 1
                     }) as u32;
                     parts.push(self.node(Node::Open { tag }, BigUint::from(1u8), 0, 0));
-                    possible &= self.emit_parts(items, of, cursor, parts)?;
+                    possible &= self.emit_parts(items, from, of, parts)?;
                     Some(self.node(Node::Close, BigUint::from(1u8), 0, 0))
                 }
-                Item::Name { name, .. } if self.by_name.contains_key(name.as_str()) => {
-                    *cursor += 1;
-                    of.calls[*cursor - 1].and_then(|callee| self.roots[callee as usize])
-                }
-                leaf => self.leaves.get(&std::ptr::from_ref(leaf)).copied(),
+                item => match self.call_of.get(&std::ptr::from_ref(item)) {
+                    Some(&call) => self.emit_call(item, call, from, of)?,
+                    None => {
+                        self.used_row |= matches!(item, Item::Draw { sampler: Sampler::Column { .. }, .. });
+                        self.leaves.get(&std::ptr::from_ref(item)).copied()
+                    }
+                },
             };
             possible &= node.is_some();
             parts.extend(node);
         }
         Ok(possible)
+    }
+
+    /// The node of an item that calls a rule: the rule's, or what a filter or a binding makes of its text.
+    fn emit_call(&mut self, item: &Item, call: usize, from: &Instance, of: &Instances) -> Result<Option<u32>> {
+        let Some(callee) = self.emit_callee(call, from, of)? else { return Ok(None) };
+        match item {
+            Item::Name { filter: Some(filter), name, at, .. } => {
+                self.filtered(callee, filter, format!("{name}{}", filter.as_filter()), *at).map(Some)
+            }
+            Item::Draw { name, sampler: Sampler::Rule { name: rule, .. }, hidden, filter, at } => {
+                let slot = self.slot_of[name.as_str()];
+                let hides = *hidden || filter.is_some();
+                if hides && self.tagged[callee as usize] {
+                    let message = format!("tags within '{rule}' would be lost here: put them around the slot");
+                    return self.fail(*at, message);
+                }
+                let one = || BigUint::from(1u8);
+                self.program.codes.push(Formula { code: Code::Held, source: format!("{name}={rule}"), at: *at });
+                let code = self.program.codes.len() as u32 - 1;
+                let mut parts = vec![self.node(Node::Hold, one(), 0, 0), callee];
+                parts.push(self.node(Node::Bind { slot, code, hidden: hides }, one(), 0, 0));
+                for note in 0..self.program.notes as u32 {
+                    if let Some(&kept) = self.kept.get(&(slot, note)) {
+                        parts.push(self.node(Node::Keep { slot: kept, note }, one(), 0, 0));
+                    }
+                }
+                if let Some(filter) = filter {
+                    parts.push(self.filter_node(filter, name, *at)?);
+                }
+                self.sequence(&parts, *at).map(Some)
+            }
+            _ => Ok(Some(callee)),
+        }
+    }
+
+    fn emit_callee(&mut self, call: usize, from: &Instance, of: &Instances) -> Result<Option<u32>> {
+        let Call { first, width, at, rule, .. } = self.calls[call];
+        let steering = self.calls[call].steering.clone();
+        let start = from.calls.clone().map_or(0, |calls| calls.start) + first;
+        let nodes: Vec<Option<u32>> =
+            of.calls[start..start + width].iter().map(|callee| self.roots[(*callee)? as usize]).collect();
+        let Some(steering) = steering else {
+            let callee = of.calls[start].map(|callee| &of.all[callee as usize]);
+            let refused = |callee: &&Instance| {
+                let Context { depths, features } = &callee.context;
+                !features.is_empty() && (depths.is_empty() || callee.fits.iter().all(|fit| *fit == Fit::Out))
+            };
+            if let (None, Some(callee)) = (nodes[0], callee.filter(refused)) {
+                let asked = self.agreement.written(&callee.context.features);
+                return self.fail(at, format!("no alternative of '{}' agrees with {asked}", self.rules[rule].name));
+            }
+            return Ok(nodes[0]);
+        };
+        let Some(known) = nodes.iter().copied().collect::<Option<Vec<u32>>>() else {
+            if nodes.iter().all(Option::is_none) {
+                return Ok(None);
+            }
+            let missing = nodes.iter().position(Option::is_none).expect("one of them has none");
+            let (key, value) = (&steering.key, &steering.values[missing]);
+            return self.fail(at, format!("no alternative of '{}' agrees with {key}={value}", self.rules[rule].name));
+        };
+        let count = &self.counts[known[0] as usize];
+        if let Some(other) = known.iter().position(|&node| self.counts[node as usize] != *count) {
+            let (a, b) = (&steering.values[0], &steering.values[other]);
+            let message = format!(
+                "a binding decides here, so every value must leave as many derivations: {key}={a} leaves {count} of '{name}', \
+                 {key}={b} {}",
+                self.counts[known[other] as usize],
+                key = steering.key,
+                name = self.rules[rule].name,
+            );
+            return self.fail(at, message);
+        }
+        let count = count.clone();
+        let bits = known.iter().map(|&node| self.bits[node as usize]).max().unwrap_or(0);
+        let size = known.iter().map(|&node| self.sizes[node as usize]).max().unwrap_or(0);
+        let tagged = known.iter().any(|&node| self.tagged[node as usize]);
+        let cases = self.cases(&steering);
+        self.program.switches.push(Switch { slot: steering.slot, cases, nodes: known });
+        let switch = self.program.switches.len() as u32 - 1;
+        let node = self.node(Node::Switch { switch }, count, bits, size);
+        self.tagged[node as usize] = tagged;
+        Ok(Some(node))
+    }
+
+    /// Which variant each value of the binding selects.
+    fn cases(&self, steering: &Steering) -> Vec<(i64, u32)> {
+        let variant = |text: &str| steering.values.iter().position(|value| value == text).map(|i| i as u32);
+        let mut cases: Vec<(i64, u32)> = match steering.note {
+            Some(_) => steering.values.iter().zip(0..).map(|(value, i)| (self.agreement.value(value), i)).collect(),
+            None if self.program.slots[steering.slot as usize].of == Type::Int => Vec::new(),
+            None => {
+                let strings = self.program.strings.iter().enumerate();
+                strings.filter_map(|(i, text)| Some((i as i64, variant(text)?))).collect()
+            }
+        };
+        cases.sort_unstable();
+        cases
+    }
+
+    /// What `filter` makes of the text of `node`.
+    fn filtered(&mut self, node: u32, filter: &Expr, source: String, at: usize) -> Result<u32> {
+        let (code, longest) = self.code(filter, source, at, self.sizes[node as usize])?;
+        if self.tagged[node as usize] && !self.program.codes[code as usize].code.moves_tags() {
+            let message = "this filter would lose the tags within the text that it changes: put them around the slot";
+            return self.fail(at, message.to_owned());
+        }
+        let one = || BigUint::from(1u8);
+        let hold = self.node(Node::Hold, one(), 0, 0);
+        let apply = self.node(Node::Apply { code }, one(), 0, longest);
+        self.sequence(&[hold, node, apply], at)
     }
 
     fn sequence(&mut self, parts: &[u32], at: usize) -> Result<u32> {
@@ -747,7 +1338,10 @@ impl<'a> Compiler<'a> {
             self.child_counts.push(count.clone());
         }
         let end = self.program.children.len() as u32;
-        Ok(self.node(Node::Seq { first: first as u32, end }, product, bits, size))
+        let tagged = parts.iter().any(|&node| self.tagged[node as usize]);
+        let node = self.node(Node::Seq { first: first as u32, end }, product, bits, size);
+        self.tagged[node as usize] = tagged;
+        Ok(node)
     }
 
     fn check_limits(&self, bits: u64, size: u64, at: usize) -> Result<()> {
@@ -768,21 +1362,19 @@ impl<'a> Compiler<'a> {
         let none = Slots(vec![0; self.program.slots.len().div_ceil(64)]);
         let mut draws = vec![none.clone(); of.all.len()];
         for &i in &of.order {
-            let instance = &of.all[i as usize];
-            let mut cursor = instance.calls.clone().map_or(0, |calls| calls.start);
-            let arms = &self.rules[instance.rule].arms;
-            draws[i as usize] =
-                self.flow_arms(arms, &none, of, &draws, &mut cursor, &mut |_, _, _| Ok(()))?.unwrap_or(none.clone());
+            let from = &of.all[i as usize];
+            let flow = Flow { from, of, draws: &draws };
+            let found = self.flow_rule(&none, &flow, &mut |_, _, _| Ok(()))?;
+            draws[i as usize] = found.unwrap_or(none.clone());
         }
         let mut entry: Vec<Option<Slots>> = vec![None; of.all.len()];
         let mut drawn = none.clone();
         let (slot_of, slots) = (&self.slot_of, &self.program.slots);
         for &i in of.order.iter().rev() {
-            let instance = &of.all[i as usize];
-            let mut cursor = instance.calls.clone().map_or(0, |calls| calls.start);
+            let from = &of.all[i as usize];
             let set = entry[i as usize].take().unwrap_or(none.clone());
-            let arms = &self.rules[instance.rule].arms;
-            self.flow_arms(arms, &set, of, &draws, &mut cursor, &mut |item, set, callee| {
+            let flow = Flow { from, of, draws: &draws };
+            self.flow_rule(&set, &flow, &mut |item, set, callees| {
                 let need = |name: &str, at: usize| match slot_of.get(name) {
                     Some(&slot) if !set.has(slot) => {
                         let message = format!("unbound variable '{name}': not every way to this place draws it before");
@@ -790,21 +1382,41 @@ impl<'a> Compiler<'a> {
                     }
                     _ => Ok(()),
                 };
+                let need_all = |expr: &Expr, but: Option<&str>| {
+                    let mut outcome = Ok(());
+                    expr.names(&mut |name, at| {
+                        if outcome.is_ok() && but != Some(name) {
+                            outcome = need(name, at);
+                        }
+                    });
+                    outcome
+                };
+                let need_asks = |asks: &[Ask]| {
+                    asks.iter().try_for_each(|ask| ask.value.as_deref().map_or(Ok(()), |name| need(name, ask.at)))
+                };
                 match item {
-                    Item::Draw { name, .. } => drawn.add(slot_of[name.as_str()]),
-                    Item::Name { name, at } => need(name, *at)?,
-                    Item::Compute { expr, .. } => {
-                        let mut outcome = Ok(());
-                        expr.names(&mut |name, at| {
-                            if outcome.is_ok() {
-                                outcome = need(name, at);
-                            }
-                        });
-                        outcome?;
+                    Item::Draw { name, sampler, filter, .. } => {
+                        match sampler {
+                            Sampler::Value { expr, .. } => need_all(expr, None)?,
+                            Sampler::Rule { asks, .. } => need_asks(asks)?,
+                            _ => {}
+                        }
+                        if let Some(filter) = filter {
+                            need_all(filter, Some(name))?;
+                        }
+                        drawn.add(slot_of[name.as_str()]);
                     }
+                    Item::Name { name, asks, filter, at } => {
+                        need(name, *at)?;
+                        need_asks(asks)?;
+                        if let Some(filter) = filter {
+                            need_all(filter, None)?;
+                        }
+                    }
+                    Item::Compute { expr, .. } => need_all(expr, None)?,
                     _ => {}
                 }
-                if let Some(callee) = callee {
+                for &callee in callees {
                     match &mut entry[callee as usize] {
                         Some(known) => known.keep(set),
                         unknown => *unknown = Some(set.clone()),
@@ -822,20 +1434,41 @@ impl<'a> Compiler<'a> {
         Ok(())
     }
 
-    /// What is drawn for certain after one of `arms`, where `set` is drawn before; nothing if none can be finished.
-    fn flow_arms(
+    /// What is drawn for certain after the rule, where `set` is drawn before; nothing if it cannot be finished.
+    fn flow_rule(
         &self,
-        arms: &[Arm],
         set: &Slots,
-        of: &Instances,
-        draws: &[Slots],
-        cursor: &mut usize,
-        visit: &mut impl FnMut(&Item, &Slots, Option<u32>) -> Result<()>,
+        flow: &Flow<'_>,
+        visit: &mut impl FnMut(&Item, &Slots, &[u32]) -> Result<()>,
+    ) -> Result<Option<Slots>> {
+        let arms = &self.rules[flow.from.rule].arms;
+        let agreeing =
+            arms.iter().enumerate().filter(|(i, _)| !matches!(flow.from.fits.get(*i), Some(Fit::Out | Fit::Form(_))));
+        let replaced = flow.from.fits.iter().any(|fit| matches!(fit, Fit::Form(_)));
+        let after = self.flow_arms(agreeing.map(|(_, arm)| arm), set, flow, visit)?;
+        // A form is text that stands for the alternative: it draws nothing.
+        Ok(match after {
+            Some(mut after) if replaced => {
+                after.keep(set);
+                Some(after)
+            }
+            None if replaced => Some(set.clone()),
+            after => after,
+        })
+    }
+
+    /// The same after one of `arms`.
+    fn flow_arms<'b>(
+        &self,
+        arms: impl Iterator<Item = &'b Arm>,
+        set: &Slots,
+        flow: &Flow<'_>,
+        visit: &mut impl FnMut(&Item, &Slots, &[u32]) -> Result<()>,
     ) -> Result<Option<Slots>> {
         let mut after: Option<Slots> = None;
         for arm in arms {
             let mut set = set.clone();
-            if self.flow_items(&arm.items, &mut set, of, draws, cursor, visit)? {
+            if self.flow_items(&arm.items, &mut set, flow, visit)? {
                 match &mut after {
                     Some(after) => after.keep(&set),
                     None => after = Some(set),
@@ -850,29 +1483,30 @@ impl<'a> Compiler<'a> {
         &self,
         items: &[Item],
         set: &mut Slots,
-        of: &Instances,
-        draws: &[Slots],
-        cursor: &mut usize,
-        visit: &mut impl FnMut(&Item, &Slots, Option<u32>) -> Result<()>,
+        flow: &Flow<'_>,
+        visit: &mut impl FnMut(&Item, &Slots, &[u32]) -> Result<()>,
     ) -> Result<bool> {
         let mut possible = true;
         for item in items {
             match item {
                 Item::Optional { arms, .. } => {
-                    self.flow_arms(arms, set, of, draws, cursor, visit)?;
+                    self.flow_arms(arms.iter(), set, flow, visit)?;
                 }
-                Item::Tag { items, .. } => possible &= self.flow_items(items, set, of, draws, cursor, visit)?,
-                Item::Name { name, .. } if self.by_name.contains_key(name.as_str()) => {
-                    let callee = of.calls[*cursor].filter(|&callee| self.roots[callee as usize].is_some());
-                    *cursor += 1;
-                    possible &= callee.is_some();
-                    visit(item, set, callee)?;
-                    if let Some(callee) = callee {
-                        set.join(&draws[callee as usize]);
-                    }
-                }
+                Item::Tag { items, .. } => possible &= self.flow_items(items, set, flow, visit)?,
                 item => {
-                    visit(item, set, None)?;
+                    let call = self.call_of.get(&std::ptr::from_ref(item)).map(|&call| &self.calls[call]);
+                    let callees: Vec<u32> = call.map_or(Vec::new(), |call| {
+                        let start = flow.from.calls.clone().map_or(0, |calls| calls.start) + call.first;
+                        let callees = flow.of.calls[start..start + call.width].iter().flatten().copied();
+                        callees.filter(|&callee| self.roots[callee as usize].is_some()).collect()
+                    });
+                    possible &= call.is_none() || !callees.is_empty();
+                    visit(item, set, &callees)?;
+                    if let Some((&first, others)) = callees.split_first() {
+                        let mut drawn = flow.draws[first as usize].clone();
+                        others.iter().for_each(|&other| drawn.keep(&flow.draws[other as usize]));
+                        set.join(&drawn);
+                    }
                     if let Item::Draw { name, .. } = item {
                         set.add(self.slot_of[name.as_str()]);
                     }
@@ -885,12 +1519,25 @@ impl<'a> Compiler<'a> {
     fn finish(mut self, instances: &Instances) -> Result<Program> {
         let root = instances.order.last().and_then(|&start| self.roots[start as usize]);
         self.program.root = root.expect("a start without derivations was refused");
+        if self.used_row {
+            let n = self.given.rows as u64;
+            let row = self.node(Node::Row, BigUint::from(n), u64::from(n.ilog2()) + 1, 0);
+            self.program.root = self.sequence(&[row, self.program.root], 0)?;
+            self.program.rows = Some(n);
+        }
         self.program.count = std::mem::take(&mut self.counts[self.program.root as usize]);
         if u64::try_from(&self.program.count).is_err() {
             self.program.big = Some(Big { count: self.child_counts, before: self.before });
         }
         Ok(self.program)
     }
+}
+
+/// Where a check of the bindings stands: the instance, all of them, and what each draws for certain.
+struct Flow<'a> {
+    from: &'a Instance,
+    of: &'a Instances,
+    draws: &'a [Slots],
 }
 
 /// A set of slots.
@@ -944,19 +1591,32 @@ pub(super) fn number_arms<'a>(rules: &'a [Rule], found: &mut impl FnMut(&'a Arm,
 }
 
 /// Calls `visit` on every item of `rules`, in the order of the text.
-fn each_item<'a>(rules: &'a [Rule], visit: &mut impl FnMut(&'a Item) -> Result<()>) -> Result<()> {
-    fn each<'a>(items: &'a [Item], visit: &mut impl FnMut(&'a Item) -> Result<()>) -> Result<()> {
-        for item in items {
-            visit(item)?;
-            match item {
-                Item::Optional { arms, .. } => arms.iter().try_for_each(|arm| each(&arm.items, visit))?,
-                Item::Tag { items, .. } => each(items, visit)?,
-                _ => {}
-            }
-        }
-        Ok(())
-    }
+pub(super) fn each_item<'a>(rules: &'a [Rule], visit: &mut impl FnMut(&'a Item) -> Result<()>) -> Result<()> {
     rules.iter().flat_map(|rule| &rule.arms).try_for_each(|arm| each(&arm.items, visit))
+}
+
+/// Calls `visit` on every one of `items` and all within them.
+fn each<'a>(items: &'a [Item], visit: &mut impl FnMut(&'a Item) -> Result<()>) -> Result<()> {
+    for item in items {
+        visit(item)?;
+        match item {
+            Item::Optional { arms, .. } => arms.iter().try_for_each(|arm| each(&arm.items, visit))?,
+            Item::Tag { items, .. } => each(items, visit)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn missing<'a>(what: &str, argument: &str, name: &str, given: impl Iterator<Item = &'a String> + Clone) -> String {
+    let near = suggestion(name, given.clone().map(String::as_str));
+    let all: Vec<&str> = given.map(String::as_str).collect();
+    let all = if all.is_empty() {
+        format!("none were given: pass {argument}=")
+    } else {
+        format!("given are {}", all.join(", "))
+    };
+    format!("there is no {what} '{name}'{near}: {all}")
 }
 
 /// Which rules can reach `target` by calls, where `callers` call each rule.
@@ -971,16 +1631,14 @@ fn reaching(target: usize, callers: &[Vec<usize>]) -> Vec<bool> {
     reach
 }
 
-/// A choice is of integers if every option is one, written the usual way.
-fn sampler_type(sampler: &Sampler) -> Type {
-    match sampler {
-        Sampler::Int { .. } => Type::Int,
-        Sampler::Choice(options) => {
-            let all =
-                options.iter().all(|option| option.parse::<i64>().is_ok_and(|value| value.to_string() == *option));
-            if all { Type::Int } else { Type::Text }
-        }
+/// A choice is of integers if every option is one, written the usual way, and of truth values if all are `true` or
+/// `false`.
+fn choice_type(options: &[String]) -> Type {
+    if options.iter().all(|option| option.parse::<i64>().is_ok_and(|value| value.to_string() == *option)) {
+        return Type::Int;
     }
+    let truth = options.iter().all(|option| option == "true" || option == "false");
+    if truth { Type::Truth } else { Type::Text }
 }
 
 /// `share` and `other` of each column; the weights sum to `total`, and each column holds `total` of `weight * n`.

@@ -5,23 +5,30 @@
 //! ask  = what is {a} plus {b}? :: 3 | add {b} to {a}.
 //! ```
 //!
-//! [`Grammar::compile`] parses (`parse`), checks and unfolds (`compile`) the text into a graph of sums and products, and one
-//! walk over that graph (`walk`) serves every way to choose: the k-th derivation by mixed radix, a weighted draw by
-//! alias tables, a uniform one by a rank, and draws without replacement by a permutation of all ranks (`permute`).
+//! [`Grammar::compile`] parses (`parse`), checks and unfolds (`compile`, `agree`) the text into a graph of sums and
+//! products, and one walk over that graph (`walk`) serves every way to choose: the k-th derivation by mixed radix, a
+//! weighted draw by alias tables, a uniform one by a rank, and draws without replacement by a permutation of all ranks
+//! (`permute`). The walk hands pieces of final text to a sink: what filters and bindings take (`expr`, `functions`)
+//! is held back (`held`) until it is final.
 //!
 //! Draw `k` of a seed reads the words of its own Philox stream, `Stream::new(op_key(Templates, seed, name, 0), 0, k)`,
 //! lane 0, in the order of the text: for a choice of `n` one word below `n`, and with unequal weights a second below
 //! their sum to pick between the column and its alias; for a value one word below the number of values, two where
 //! 32 bits do not hold it. A uniform draw is one rank below the count. So a draw never depends on how many there are.
 
+mod agree;
 mod compile;
 mod expr;
+mod functions;
+mod held;
+mod include;
 mod parse;
 mod permute;
 mod reweight;
 mod walk;
 
 pub use expr::Type;
+pub use include::Files;
 pub use num_bigint::BigUint;
 pub use walk::{Column, Expanded, SpanBuf};
 
@@ -29,7 +36,7 @@ use sha2::{Digest, Sha256};
 
 use self::compile::Program;
 use self::expr::Fault;
-use self::parse::{Rule, fault};
+use self::parse::{Item, Rule, Sampler, Source, fault};
 use self::permute::Permutation;
 use self::walk::{Decide, Draw, Failure, Find, FindBig, Sink, Texts, Walker};
 use crate::error::{Error, Result};
@@ -37,19 +44,50 @@ use crate::par;
 use crate::rng::{Domain, Stream, Words, first_blocks, mix64, op_key};
 use crate::simd::level;
 
-/// The longest source of a grammar, in bytes.
-const MAX_SOURCE: usize = 1 << 26;
 /// How many rows a thread draws at a time.
 const GRAIN: usize = 8192;
 
 /// A checked and compiled grammar.
 #[derive(Debug)]
 pub struct Grammar {
-    source: String,
+    source: Source,
     canonical: String,
     rules: Vec<Rule>,
     start: String,
     program: Program,
+}
+
+/// What a grammar's text refers to.
+#[derive(Debug, Clone, Default)]
+pub struct Given {
+    /// What `lex:` draws from.
+    pub lexicons: Vec<Lexicon>,
+    /// How many source rows there are.
+    pub rows: usize,
+    /// What `col:` takes: a value of each source row.
+    pub columns: Vec<(String, Cells)>,
+    /// What `include` reads.
+    pub files: Files,
+}
+
+/// Strings, of which one is drawn.
+#[derive(Debug, Clone)]
+pub struct Lexicon {
+    /// Its name.
+    pub name: String,
+    /// The strings.
+    pub items: Vec<String>,
+    /// How often each is drawn, relative to the others; all alike if nothing.
+    pub weights: Option<Vec<u64>>,
+}
+
+/// A column of the source rows.
+#[derive(Debug, Clone)]
+pub enum Cells {
+    /// Values of any type but [`Type::Text`], as that type holds them.
+    Values(Type, Vec<i64>),
+    /// Strings.
+    Texts(Vec<String>),
 }
 
 /// A binding that some derivation draws.
@@ -57,10 +95,12 @@ pub struct Grammar {
 pub struct Binding {
     /// Its name.
     pub name: String,
-    /// What it holds: integers or strings.
+    /// What it holds.
     pub of: Type,
     /// Whether every derivation draws it.
     pub always: bool,
+    /// Whether its column indexes the strings that rows made ([`Expanded::made`]), not those of the grammar.
+    pub made: bool,
 }
 
 /// How derivations are drawn.
@@ -107,18 +147,35 @@ impl Grammar {
     ///
     /// # Errors
     /// Syntax errors with their position, and every mistake that the compiler names. Cost: linear in the source, times
-    /// what bounded recursion unfolds to.
+    /// what bounded recursion and features unfold to.
     pub fn compile(source: &str, start: Option<&str>) -> Result<Self> {
-        if source.len() > MAX_SOURCE {
-            return Err(Error::invalid(format!("a grammar can have {MAX_SOURCE} bytes; this has {}", source.len())));
-        }
-        let mut rules = parse::parse(source)?;
-        let program = compile::compile(source, &rules, start)?;
+        Grammar::compile_with(source, start, &Given::default())
+    }
+
+    /// The same, with what the text refers to.
+    ///
+    /// # Errors
+    /// As [`compile`](Self::compile); also a file that cannot be read or includes itself, a lexicon or column that is not
+    /// given, an empty one, weights of another length or above 2^32 in sum, columns of unequal length.
+    pub fn compile_with(source: &str, start: Option<&str>, given: &Given) -> Result<Self> {
+        given.check()?;
+        let (source, mut rules) = include::load(source, &given.files)?;
+        let program = compile::compile(&source, &rules, start, given)?;
         let first = start.and_then(|start| rules.iter().position(|rule| rule.name == start)).unwrap_or(0);
         rules[..=first].rotate_right(1);
-        let (canonical, start) = (parse::canonical(&rules), rules[0].name.clone());
+        let (canonical, start) = (parse::canonical(&rules) + &given.written(&rules), rules[0].name.clone());
         rules[..=first].rotate_left(1);
-        Ok(Grammar { source: source.to_owned(), canonical, rules, start, program })
+        Ok(Grammar { source, canonical, rules, start, program })
+    }
+
+    /// The files that the grammar includes, by name and text, as [`Files::Known`] takes them.
+    pub fn included(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.source.included()
+    }
+
+    /// How many source rows there are, if derivations use them: the row is the first and slowest part of an index.
+    pub fn rows(&self) -> Option<u64> {
+        self.program.rows
     }
 
     /// The rule that derivations begin with.
@@ -126,14 +183,15 @@ impl Grammar {
         &self.start
     }
 
-    /// The grammar in one way of writing it: the start first, a line a rule, no comments. It compiles to the same.
+    /// The grammar in one way of writing it: the start first, a line a rule, then a comment with the SHA-256
+    /// of each lexicon and column that it uses. It compiles to the same where these are given.
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
 
     /// SHA-256 of [`canonical`](Self::canonical), in hexadecimal.
     pub fn fingerprint(&self) -> String {
-        Sha256::digest(self.canonical.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+        hex(&Sha256::digest(self.canonical.as_bytes()))
     }
 
     /// How many derivations there are, exactly. Two derivations may give the same text.
@@ -149,7 +207,7 @@ impl Grammar {
     /// The bindings that become columns, in the order of the source.
     pub fn bindings(&self) -> impl Iterator<Item = Binding> {
         let drawn = self.program.slots.iter().filter(|slot| slot.drawn);
-        drawn.map(|slot| Binding { name: slot.name.clone(), of: slot.of, always: slot.always })
+        drawn.map(|slot| Binding { name: slot.name.clone(), of: slot.of, always: slot.always, made: slot.made })
     }
 
     /// What the values of a string column index.
@@ -231,9 +289,9 @@ impl Grammar {
         Ok(Sample { expanded, draws, ids, indices: self.program.big.is_none().then_some(indices) })
     }
 
-    fn source(&self, how: &Sampling<'_>, needed: u128) -> Result<Source> {
+    fn source(&self, how: &Sampling<'_>, needed: u128) -> Result<Ranks> {
         if how.replace {
-            return Ok(if how.law == Law::Weights { Source::Weights } else { Source::Uniform });
+            return Ok(if how.law == Law::Weights { Ranks::Weights } else { Ranks::Uniform });
         }
         if how.law == Law::Weights && self.program.weighted {
             return Err(Error::invalid(
@@ -252,12 +310,12 @@ impl Grammar {
                 how.rows, how.shard.0, how.shard.1
             )));
         }
-        Ok(Source::Permuted(Permutation::new(op_key(Domain::Templates, how.seed, how.name, 1), last)))
+        Ok(Ranks::Permuted(Permutation::new(op_key(Domain::Templates, how.seed, how.name, 1), last)))
     }
 
     fn draw_rows<S: Sink>(
         &self,
-        source: &Source,
+        source: &Ranks,
         key: u64,
         draws: &[u64],
         sink: S,
@@ -265,7 +323,7 @@ impl Grammar {
         let program = &self.program;
         let mut indices = Vec::with_capacity(if program.big.is_none() { draws.len() } else { 0 });
         let expanded = match (source, u64::try_from(&program.count)) {
-            (Source::Weights, count) => {
+            (Ranks::Weights, count) => {
                 let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, words| {
                     let mut decide = Draw { words, rank: 0 };
@@ -281,7 +339,7 @@ impl Grammar {
                 let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, mut words| {
                     let index = match source {
-                        Source::Permuted(permutation) => permutation.at(u128::from(k)) as u64,
+                        Ranks::Permuted(permutation) => permutation.at(u128::from(k)) as u64,
                         _ => words.below_u64(count),
                     };
                     indices.push(index);
@@ -293,7 +351,7 @@ impl Grammar {
                 let mut walker = Walker::new(program, draws.len(), sink);
                 each_draw(key, draws, |k, mut words| {
                     let index = match source {
-                        Source::Permuted(permutation) => BigUint::from(permutation.at(u128::from(k))),
+                        Ranks::Permuted(permutation) => BigUint::from(permutation.at(u128::from(k))),
                         _ => below(&mut words, &program.count),
                     };
                     let what = || format!("draw {k}, derivation {index}");
@@ -322,21 +380,97 @@ impl Grammar {
     /// The error of a computed slot without a value.
     #[cold]
     fn faulty(&self, Fault { at, what: why }: Fault, code: u32, value: impl Fn(usize) -> String, what: &str) -> Error {
-        let (code, text) = &self.program.codes[code as usize];
+        let formula = &self.program.codes[code as usize];
         let mut values: Vec<String> = Vec::new();
-        code.slots(&mut |slot| {
+        formula.code.slots(&mut |slot| {
             let value = format!("{} = {}", self.program.slots[slot].name, value(slot));
             if !values.contains(&value) {
                 values.push(value);
             }
         });
         let with = if values.is_empty() { String::new() } else { format!(" with {}", values.join(", ")) };
-        fault(&self.source, at, format!("{why} in {{={text}}}{with} ({what})"))
+        fault(&self.source, at, format!("{why} in {{{}}}{with} ({what})", formula.source))
     }
 }
 
+impl Given {
+    fn check(&self) -> Result<()> {
+        for Lexicon { name, items, weights } in &self.lexicons {
+            if items.is_empty() || items.len() >= u32::MAX as usize {
+                return Err(Error::invalid(format!("lexicons: '{name}' has {} strings: it needs some", items.len())));
+            }
+            let Some(weights) = weights else { continue };
+            if weights.len() != items.len() {
+                let (n, m) = (items.len(), weights.len());
+                return Err(Error::invalid(format!("lexicons: '{name}' has {n} strings and {m} weights")));
+            }
+            if weights.contains(&0) || weights.iter().map(|&w| u128::from(w)).sum::<u128>() > u128::from(u32::MAX) {
+                let message = format!("lexicons: the weights of '{name}' must be above 0 and sum to less than 2^32");
+                return Err(Error::invalid(message));
+            }
+        }
+        for (name, cells) in &self.columns {
+            let has = match cells {
+                Cells::Values(_, values) => values.len(),
+                Cells::Texts(texts) => texts.len(),
+            };
+            if has != self.rows || has == 0 {
+                let message = format!("rows: column '{name}' has {has} values where there are {} rows", self.rows);
+                return Err(Error::invalid(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// A comment for each lexicon and column that the rules use.
+    fn written(&self, rules: &[Rule]) -> String {
+        let mut used = std::collections::BTreeSet::new();
+        let found = compile::each_item(rules, &mut |item| {
+            match item {
+                Item::Draw { sampler: Sampler::Lexicon { name, .. }, .. } => {
+                    _ = used.insert(("lexicon", name.as_str()))
+                }
+                Item::Draw { sampler: Sampler::Column { name, .. }, .. } => _ = used.insert(("column", name.as_str())),
+                _ => {}
+            }
+            Ok(())
+        });
+        debug_assert!(found.is_ok());
+        let mut out = String::new();
+        for (kind, name) in used {
+            let mut hash = Sha256::new();
+            let mut add = |bytes: &[u8]| {
+                hash.update((bytes.len() as u64).to_le_bytes());
+                hash.update(bytes);
+            };
+            if kind == "lexicon" {
+                for Lexicon { items, weights, .. } in self.lexicons.iter().filter(|lexicon| lexicon.name == name) {
+                    items.iter().for_each(|item| add(item.as_bytes()));
+                    weights.iter().flatten().for_each(|weight| add(&weight.to_le_bytes()));
+                }
+            } else {
+                for (_, cells) in self.columns.iter().filter(|(column, _)| column == name) {
+                    match cells {
+                        Cells::Texts(texts) => texts.iter().for_each(|text| add(text.as_bytes())),
+                        Cells::Values(of, values) => {
+                            add(format!("{of:?}").as_bytes());
+                            values.iter().for_each(|value| add(&value.to_le_bytes()));
+                        }
+                    }
+                }
+            }
+            out.push_str(&format!("# {kind} {name}: {}\n", hex(&hash.finalize())));
+        }
+        out
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Where derivations come from.
-enum Source {
+enum Ranks {
     Weights,
     Uniform,
     Permuted(Permutation),

@@ -120,7 +120,8 @@ fn choices(program: &Program, ways: &[u64], rules: &[Rule]) -> Vec<Choice> {
                 arm => taken.push((arm, ways[way])),
             }
         }
-        if made > 0 {
+        // The words of a weighted lexicon are no alternatives.
+        if made > 0 && !taken.is_empty() {
             let choice = found.entry(owner[taken[0].0 as usize]).or_default();
             for &(arm, times) in &taken {
                 *choice.taken.entry(arm).or_default() += times;

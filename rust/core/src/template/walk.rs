@@ -1,13 +1,17 @@
-//! One walk through a program: decisions in, text, spans and bindings out.
+//! One walk through a program: decisions in, pieces of final text, spans and bindings out.
 //!
 //! The walk keeps its own stack, so a deep grammar costs no thread stack. Each entry carries a number for whoever
 //! decides: the rank of the subtree when a derivation is looked up, the weight of one step of the subtree in the
 //! rank when it is drawn.
 
+use std::collections::HashMap;
+
 use num_bigint::BigUint;
 
-use super::compile::{Node, Program};
-use super::expr::{Code, Fault, Type};
+use super::agree;
+use super::compile::{Node, Program, Switch};
+use super::expr::{Env, Fault, MAX_STRING, Type, show};
+use super::held::Pieces;
 use crate::error::Error;
 use crate::ragged::RaggedBuf;
 use crate::rng::Words;
@@ -146,10 +150,12 @@ pub struct SpanBuf {
 /// The values of one binding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Column {
-    /// Integers, or indices into the grammar's strings; 0 where the row did not draw the binding.
+    /// Numbers as their type holds them, or indices into the grammar's strings; 0 where the row did not draw the binding.
     pub values: Vec<i64>,
     /// Whether each row drew it; empty for a binding that every row draws.
     pub drawn: Vec<bool>,
+    /// Whether the values are indices into [`Expanded::made`].
+    pub made: bool,
 }
 
 /// Texts or tokens, spans and bindings, row by row.
@@ -161,6 +167,10 @@ pub struct Expanded<T> {
     pub spans: SpanBuf,
     /// One for each column of the grammar.
     pub columns: Vec<Column>,
+    /// Strings that rows made.
+    pub made: Vec<String>,
+    /// The source row of each row, where the grammar uses them.
+    pub sources: Vec<i64>,
 }
 
 impl<T> Expanded<T> {
@@ -173,13 +183,16 @@ impl<T> Expanded<T> {
         self.spans.end.append(&mut other.spans.end);
         self.spans.tag.append(&mut other.spans.tag);
         for (mine, mut theirs) in self.columns.iter_mut().zip(other.columns) {
-            mine.values.append(&mut theirs.values);
+            let shift = if mine.made { self.made.len() as i64 } else { 0 };
+            mine.values.extend(theirs.values.iter().map(|value| value + shift));
             mine.drawn.append(&mut theirs.drawn);
         }
+        self.made.append(&mut other.made);
+        self.sources.append(&mut other.sources);
     }
 }
 
-/// What a walk writes to: the final text in pieces, and where tags open and close.
+/// What a walk writes to: the final text in pieces, none of which changes later, and where tags open and close.
 pub(super) trait Sink {
     type Item;
 
@@ -312,33 +325,51 @@ impl Sink for Nothing {
 pub(super) struct Walker<'a, D: Decide, S> {
     program: &'a Program,
     stack: Vec<(u32, D::Number)>,
+    pieces: Pieces<S>,
     values: Vec<i64>,
     drawn: Vec<bool>,
-    /// The slot of each column, and whether every derivation draws it.
-    slots: Vec<(usize, bool)>,
+    /// The strings that this row made: a string slot may hold one, numbered after those of the grammar.
+    made: Vec<String>,
+    notes: Vec<u32>,
+    row: i64,
+    text: Vec<u8>,
+    /// The slot of each column.
+    slots: Vec<usize>,
     columns: Vec<Column>,
-    sink: S,
+    /// The strings of columns that rows made, and where each is.
+    kept: Vec<String>,
+    kept_at: HashMap<String, i64>,
+    sources: Vec<i64>,
 }
 
 impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     /// A walker for about `rows` rows.
     pub fn new(program: &'a Program, rows: usize, sink: S) -> Self {
-        let drawn = program.slots.iter().enumerate().filter(|(_, slot)| slot.drawn);
-        let slots: Vec<(usize, bool)> = drawn.map(|(i, slot)| (i, slot.always)).collect();
-        let mut columns = Vec::new();
-        columns.resize_with(slots.len(), Column::default);
-        for (column, &(_, always)) in columns.iter_mut().zip(&slots) {
-            column.values.reserve_exact(rows);
-            column.drawn.reserve_exact(if always { 0 } else { rows });
+        let slots: Vec<usize> = (0..program.slots.len()).filter(|&slot| program.slots[slot].drawn).collect();
+        let mut columns = Vec::with_capacity(slots.len());
+        for &slot in &slots {
+            let said = &program.slots[slot];
+            columns.push(Column {
+                values: Vec::with_capacity(rows),
+                drawn: Vec::with_capacity(if said.always { 0 } else { rows }),
+                made: said.made,
+            });
         }
         Walker {
             program,
             stack: Vec::new(),
+            pieces: Pieces::new(sink),
             values: vec![0; program.slots.len()],
             drawn: vec![false; program.slots.len()],
+            made: Vec::new(),
+            notes: vec![0; program.notes],
+            row: 0,
+            text: Vec::new(),
             slots,
             columns,
-            sink,
+            kept: Vec::new(),
+            kept_at: HashMap::new(),
+            sources: Vec::new(),
         }
     }
 
@@ -348,10 +379,11 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     pub fn expand(&mut self, decide: &mut D, number: D::Number) -> Result<(), Failure> {
         let program = self.program;
         self.drawn.fill(false);
+        self.made.clear();
         self.stack.push((program.root, number));
         while let Some((node, mut number)) = self.stack.pop() {
             match program.nodes[node as usize] {
-                Node::Text { start, end } => self.sink.literal(program, node, start, end),
+                Node::Text { start, end } => self.pieces.literal(program, node, start, end),
                 Node::Seq { first, end } => {
                     for i in (first as usize..end as usize).rev() {
                         let part = decide.child(&mut number, program, i);
@@ -364,77 +396,183 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
                 }
                 Node::Int { slot, range, hidden } => {
                     let range = program.ranges[range as usize];
-                    let k = decide.below(number, range.n);
-                    let value = range.low.wrapping_add_unsigned(k.wrapping_mul(range.step));
-                    self.values[slot as usize] = value;
-                    self.drawn[slot as usize] = true;
+                    let value = range.at(decide.below(number, range.n));
+                    self.bind(slot, value);
                     if !hidden {
-                        self.sink.int(value);
+                        self.pieces.int(value);
                     }
                 }
                 Node::PickInt { slot, first, n, hidden } => {
                     let value = program.ints[first as usize + decide.below(number, u64::from(n)) as usize];
-                    self.values[slot as usize] = value;
-                    self.drawn[slot as usize] = true;
+                    self.bind(slot, value);
                     if !hidden {
-                        self.sink.int(value);
+                        self.pieces.int(value);
                     }
                 }
                 Node::PickText { slot, first, n, hidden } => {
                     let index = first as usize + decide.below(number, u64::from(n)) as usize;
-                    self.values[slot as usize] = index as i64;
-                    self.drawn[slot as usize] = true;
+                    self.bind(slot, index as i64);
                     if !hidden {
-                        self.sink.text(program.strings[index].as_bytes());
+                        self.pieces.text(program.strings[index].as_bytes());
                     }
                 }
-                Node::ShowInt { slot } => self.sink.int(self.values[slot as usize]),
+                Node::ShowInt { slot } => self.pieces.int(self.values[slot as usize]),
                 Node::ShowText { slot } => {
-                    self.sink.text(program.strings[self.values[slot as usize] as usize].as_bytes());
+                    let env = Env { slots: &self.values, strings: &program.strings, made: &self.made, held: "" };
+                    self.pieces.text(env.string(self.values[slot as usize]).as_bytes());
                 }
-                Node::Compute { code } => {
-                    compute(&program.codes[code as usize].0, &self.values, &program.strings, &mut self.sink)
-                        .map_err(|fault| Failure::Fault(fault, code))?;
-                }
-                Node::Open { tag } => self.sink.open(tag),
-                Node::Close => self.sink.close(),
+                Node::Compute { code } => self.compute(code)?,
+                Node::Open { tag } => self.pieces.open(tag),
+                Node::Close => self.pieces.close(),
+                rare => self.rare(rare, decide, number)?,
             }
         }
-        self.sink.end_row()?;
-        for (column, &(slot, always)) in self.columns.iter_mut().zip(&self.slots) {
-            let drawn = self.drawn[slot];
-            column.values.push(if drawn { self.values[slot] } else { 0 });
-            if !always {
-                column.drawn.push(drawn);
+        self.pieces.sink.end_row()?;
+        self.record();
+        Ok(())
+    }
+
+    #[inline]
+    fn bind(&mut self, slot: u32, value: i64) {
+        self.values[slot as usize] = value;
+        self.drawn[slot as usize] = true;
+    }
+
+    #[inline]
+    fn env(&self) -> Env<'_> {
+        Env { slots: &self.values, strings: &self.program.strings, made: &self.made, held: "" }
+    }
+
+    #[inline]
+    fn compute(&mut self, code: u32) -> Result<(), Failure> {
+        let formula = &self.program.codes[code as usize].code;
+        if formula.of() == Type::Int {
+            let value = formula.number(self.env()).map_err(|fault| Failure::Fault(fault, code))?;
+            self.pieces.int(value);
+            return Ok(());
+        }
+        let mut text = std::mem::take(&mut self.text);
+        text.clear();
+        formula.show(self.env(), &mut text).map_err(|fault| Failure::Fault(fault, code))?;
+        self.pieces.text(&text);
+        self.text = text;
+        Ok(())
+    }
+
+    /// The nodes that are not worth a place in the loop of [`expand`](Self::expand).
+    fn rare(&mut self, node: Node, decide: &mut D, number: D::Number) -> Result<(), Failure> {
+        let program = self.program;
+        match node {
+            Node::ShowValue { slot } => {
+                let mut text = std::mem::take(&mut self.text);
+                text.clear();
+                show(self.values[slot as usize], program.slots[slot as usize].of, &mut text);
+                self.pieces.text(&text);
+                self.text = text;
             }
+            Node::Range { slot, range } => {
+                let range = program.ranges[range as usize];
+                self.bind(slot, range.at(decide.below(number, range.n)));
+            }
+            Node::Assign { slot, code } => {
+                let formula = &program.codes[code as usize];
+                let value = if formula.code.of() == Type::Text {
+                    let text = formula.code.text(self.env()).map_err(|fault| Failure::Fault(fault, code))?.into_owned();
+                    self.make(text, code)?
+                } else {
+                    formula.code.number(self.env()).map_err(|fault| Failure::Fault(fault, code))?
+                };
+                self.bind(slot, value);
+            }
+            Node::Row => self.row = decide.below(number, program.rows.unwrap_or(1)) as i64,
+            Node::Cell { slot, first } => self.bind(slot, program.cells[first as usize + self.row as usize]),
+            Node::Hold => self.pieces.hold(),
+            Node::Apply { code } => {
+                let env = Env { slots: &self.values, strings: &program.strings, made: &self.made, held: "" };
+                self.pieces
+                    .apply(&program.codes[code as usize].code, env)
+                    .map_err(|fault| Failure::Fault(fault, code))?;
+            }
+            Node::Bind { slot, code, hidden } => {
+                let text = self.pieces.held().to_owned();
+                self.pieces.release(!hidden);
+                let value = self.make(text, code)?;
+                self.bind(slot, value);
+            }
+            Node::Note { note, value } => self.notes[note as usize] = value,
+            Node::Keep { slot, note } => self.values[slot as usize] = i64::from(self.notes[note as usize]),
+            Node::Switch { switch } => {
+                let Switch { slot, cases, nodes } = &program.switches[switch as usize];
+                let value = self.values[*slot as usize];
+                let variant = match cases.binary_search_by_key(&value, |case| case.0) {
+                    Ok(case) => cases[case].1,
+                    Err(_) => agree::number(value),
+                };
+                self.stack.push((nodes[variant as usize], number));
+            }
+            _ => unreachable!("a node of the loop"),
         }
         Ok(())
     }
 
+    /// Keeps a string that the row made, and returns what a slot holds of it.
+    fn make(&mut self, text: String, code: u32) -> Result<i64, Failure> {
+        if text.len() as u64 > MAX_STRING {
+            let at = self.program.codes[code as usize].at;
+            let what = format!("the string has more than {MAX_STRING} bytes").into();
+            return Err(Failure::Fault(Fault { at, what }, code));
+        }
+        self.made.push(text);
+        Ok((self.program.strings.len() + self.made.len() - 1) as i64)
+    }
+
+    /// Appends the bindings of the row.
+    #[inline]
+    fn record(&mut self) {
+        for (column, &slot) in self.columns.iter_mut().zip(&self.slots) {
+            let (drawn, said) = (self.drawn[slot], &self.program.slots[slot]);
+            let mut value = if drawn { self.values[slot] } else { 0 };
+            if said.made && drawn {
+                let env = Env { slots: &self.values, strings: &self.program.strings, made: &self.made, held: "" };
+                let text = env.string(value);
+                value = match self.kept_at.get(text) {
+                    Some(&index) => index,
+                    None => {
+                        let index = self.kept.len() as i64;
+                        self.kept.push(text.to_owned());
+                        self.kept_at.insert(text.to_owned(), index);
+                        index
+                    }
+                };
+            }
+            column.values.push(value);
+            if !said.always {
+                column.drawn.push(drawn);
+            }
+        }
+        if self.program.rows.is_some() {
+            self.sources.push(self.row);
+        }
+    }
+
     /// All rows.
     pub fn finish(self) -> Expanded<S::Item> {
-        let (rows, spans) = self.sink.finish();
-        Expanded { rows, spans, columns: self.columns }
+        let (rows, spans) = self.pieces.sink.finish();
+        Expanded { rows, spans, columns: self.columns, made: self.kept, sources: self.sources }
     }
 
     /// The current value of a slot as text, for the message of a fault.
     pub fn value(&self, slot: usize) -> String {
         let value = self.values[slot];
         match self.program.slots[slot].of {
-            Type::Text => format!("'{}'", self.program.strings[value as usize]),
-            _ => value.to_string(),
+            Type::Text => format!("'{}'", self.env().string(value)),
+            of => {
+                let mut text = Vec::new();
+                show(value, of, &mut text);
+                String::from_utf8_lossy(&text).into_owned()
+            }
         }
     }
-}
-
-/// Writes the value of `code`.
-fn compute(code: &Code, slots: &[i64], strings: &[String], sink: &mut impl Sink) -> Result<(), Fault> {
-    match code.of() {
-        Type::Int => sink.int(code.int(slots, strings)?),
-        Type::Text => sink.text(code.text(slots, strings)?.as_bytes()),
-        Type::Truth => sink.text(if code.truth(slots, strings)? { b"true" } else { b"false" }),
-    }
-    Ok(())
 }
 
 /// `value` in decimal. Arrays of known length are much cheaper to append than slices: most values are small.
