@@ -125,14 +125,14 @@ unsafe impl GlobalAlloc for Recycling {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         let (block, large) = Self::block(layout);
-        // SAFETY: as above; a stored block is of this size.
-        match if large { self.with(|store| store.take(block.size())).flatten() } else { None } {
-            Some(start) => unsafe {
-                start.write_bytes(0, layout.size());
-                start
-            },
-            None => unsafe { System.alloc_zeroed(block) },
-        }
+        let stored = if large { self.with(|store| store.take(block.size())).flatten() } else { None };
+        let Some(start) = stored else {
+            // SAFETY: as above.
+            return unsafe { System.alloc_zeroed(block) };
+        };
+        // SAFETY: a stored block is of this size.
+        unsafe { start.write_bytes(0, layout.size()) }
+        start
     }
 
     unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
