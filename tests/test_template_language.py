@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from datetime import date
 from decimal import Decimal
 from fractions import Fraction
@@ -394,3 +395,53 @@ def test_filters_keep_the_tags_within():
     assert [(found.text[s.start : s.end], s.tag) for s in found.spans] == [
         ("É 8SS", "a"), ("8", "b"), ("É 8ß", "a"), ("8", "b"), ("É 8ß", "a"), ("8", "b")
     ]  # fmt: skip
+
+
+def texts(source: str) -> list[str]:
+    g = Grammar(source)
+    return [g.nth(k).text for k in range(g.count())]
+
+
+def test_calls_pass_on_what_they_were_asked():
+    source = """
+    x = {lesson[level=easy]} | {lesson[level=hard]}
+    lesson = {intro[level]} {fact[level]}
+    intro = Children:[level=easy] | Students:[level=hard] | {all}
+    all = All:
+    fact = it melts[level=easy] | it has a melting point[level=hard] | {poem} | it is ice
+    poem = o ice[level=easy]
+    """
+    easy, hard = ["it melts", "o ice", "it is ice"], ["it has a melting point", "it is ice"]
+    assert texts(source) == [
+        *(f"{who} {fact}" for who in ("Children:", "All:") for fact in easy),
+        *(f"{who} {fact}" for who in ("Students:", "All:") for fact in hard),
+    ]
+    # Nothing is asked of a lesson here, so that any fact goes with any intro.
+    assert len(texts(source.replace("x = ", "x = {lesson} | "))) == 10 + 3 * 4
+    error = refusal(lambda: Grammar(source.replace("level=easy]} |", "level=esy]} |")))
+    assert "no alternative of 'lesson' has level=esy (did you mean 'easy'?): there are easy, hard" in str(error)
+
+
+def test_features_meet_bounded_recursion():
+    source = """
+    x = {list[depth=1]}
+    """
+    assert "says anything of 'depth'" in str(refusal(lambda: Grammar(source + "list = a")))
+    listed = "x = {list[num=pl]}\nlist[depth=3] = {thing[num]} | {thing[num]}, {list}\nthing = cat | mouse[pl=mice]"
+    assert Grammar(listed).count() == 2 + 2 * (2 + 2 * 2)
+    assert texts(listed)[-1] == "mice, mouse, mouse"
+    handed = listed.replace(", {list}", ", {list[num]}")
+    assert texts(handed)[-1] == "mice, mice, mice"
+
+
+def test_values_computed_along_a_recursion_are_right():
+    g = Grammar(r"""
+    x = {!p=choice true, false}{!q=choice true, false}{p} {q} {v0}{f} = {v}
+    v0 = P={p}:
+    f[depth=4] = P{!v=(p)} | Q{!v=(q)} | not \({f}\){!v=(not v)} | P and \({f}\){!v=(p and v)}
+               | Q or \({f}\){!v=(q or v)}
+    """)
+    assert g.count() == 4 * (2 + 3 * (2 + 3 * (2 + 3 * 2)))
+    for k in range(g.count()):
+        p, q, formula, value = re.fullmatch(r"(\w+) (\w+) P=\w+:(.*) = (\w+)", g.nth(k).text).groups()
+        assert str(eval(formula, {"P": p == "true", "Q": q == "true"})).lower() == value

@@ -95,7 +95,8 @@ class Grammar:
         >>> g.count()
         9
         >>> g.nth(5)
-        Derivation(text='2+3=5', spans=(Span(start=4, end=5, tag='answer'),), bindings={'a': 2, 'b': 3}, index=5)
+        Derivation(text='2+3=5', spans=(Span(start=4, end=5, tag='answer'),), bindings={'a': 2, 'b': 3},
+                   index=5, row=None)
         >>> g.sample(3, seed=1).texts == g.sample(5, seed=1).texts[:3]
         True
     """

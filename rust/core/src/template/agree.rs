@@ -44,6 +44,8 @@ pub(super) struct Agreement<'a> {
     /// By rule and alternative: the rule that it hands on to, if it is one call. Empty in a grammar without features.
     heirs: Vec<Vec<Option<usize>>>,
     inheriting: HashSet<*const Item>,
+    /// By rule: the features that its calls ask for as they were asked, and of whom.
+    passes: Vec<Vec<(&'a str, usize)>>,
     /// By rule: the symbols of the features and forms that it, or a rule that it hands on to, knows.
     says: Vec<HashSet<u32>>,
     /// The features that are remembered while a rule expands.
@@ -62,15 +64,16 @@ impl<'a> Agreement<'a> {
             symbols,
             heirs: Vec::new(),
             inheriting: HashSet::new(),
+            passes: Vec::new(),
             says: Vec::new(),
             remembered: Vec::new(),
         };
-        let featured = |arm: &Arm| !arm.notes.is_empty() || asks(&arm.items).next().is_some();
+        let featured = |arm: &Arm| !arm.notes.is_empty() || calls(&arm.items).any(|(_, asks)| !asks.is_empty());
         if !rules.iter().flat_map(|rule| &rule.arms).any(featured) {
             return made;
         }
         for rule in rules {
-            let (mut heirs, mut says) = (Vec::new(), HashSet::new());
+            let (mut heirs, mut passes, mut says) = (Vec::new(), Vec::new(), HashSet::new());
             for arm in &rule.arms {
                 let heir = only_call(&arm.items).and_then(|(item, name)| Some((item, *by_name.get(name)?)));
                 heirs.push(heir.map(|(item, rule)| {
@@ -81,15 +84,19 @@ impl<'a> Agreement<'a> {
                     says.insert(made.symbol(&note.key));
                     made.symbol(&note.value);
                 }
-                for ask in asks(&arm.items) {
+                for (name, ask) in calls(&arm.items).flat_map(|(name, asks)| asks.iter().map(move |ask| (name, ask))) {
                     let key = made.symbol(&ask.key);
                     match &ask.value {
                         Some(value) => _ = made.symbol(value),
-                        None => _ = says.insert(key),
+                        None => {
+                            says.insert(key);
+                            passes.extend(by_name.get(name).map(|&rule| (ask.key.as_str(), rule)));
+                        }
                     }
                 }
             }
             made.heirs.push(heirs);
+            made.passes.push(passes);
             made.says.push(says);
         }
         loop {
@@ -195,11 +202,11 @@ impl<'a> Agreement<'a> {
         let known = |text: &str| self.symbols.get(text).is_some_and(|&symbol| self.knows(rule, symbol));
         let values: Vec<&str> = fixed.into_iter().chain(steered.iter().map(String::as_str)).collect();
         if !known(key) && !values.iter().any(|value| known(value)) {
-            let keys = self.reachable(rule).flat_map(|arm| arm.notes.iter().map(|note| note.key.as_str()));
+            let keys = self.reachable(rule, key).flat_map(|arm| arm.notes.iter().map(|note| note.key.as_str()));
             let near = suggestion(key, keys.chain(["num"]));
             return Err(format!("no alternative of '{name}' says anything of '{key}'{near}"));
         }
-        let notes = || self.reachable(rule).flat_map(|arm| &arm.notes);
+        let notes = || self.reachable(rule, key).flat_map(|arm| &arm.notes);
         for value in values {
             if !notes().any(|note| (note.key == *key && note.value == value) || note.key == value) {
                 let mut there: Vec<&str> = notes().filter(|n| n.key == *key).map(|n| n.value.as_str()).collect();
@@ -213,14 +220,15 @@ impl<'a> Agreement<'a> {
         Ok(())
     }
 
-    /// The alternatives of `rule` and of those that it hands on to.
-    fn reachable(&self, rule: usize) -> impl Iterator<Item = &'a Arm> {
+    /// The alternatives of `rule` and of those that it hands the feature `key` on to.
+    fn reachable(&self, rule: usize, key: &str) -> impl Iterator<Item = &'a Arm> {
         let (mut order, mut seen) = (vec![rule], HashSet::from([rule]));
         let mut at = 0;
-        while at < order.len() {
-            for &heir in self.heirs.get(order[at]).into_iter().flatten().flatten() {
-                if seen.insert(heir) {
-                    order.push(heir);
+        while at < order.len() && !self.heirs.is_empty() {
+            let passes = self.passes[order[at]].iter().filter(|(passed, _)| *passed == key).map(|(_, rule)| rule);
+            for &next in self.heirs[order[at]].iter().flatten().chain(passes) {
+                if seen.insert(next) {
+                    order.push(next);
                 }
             }
             at += 1;
@@ -286,7 +294,8 @@ impl<'a> Agreement<'a> {
                         break;
                     }
                 } else if key == NUM {
-                    let handed = heir || asks(&arm.items).any(|ask| ask.value.is_none() && is(&ask.key, NUM));
+                    let passed = |ask: &Ask| ask.value.is_none() && is(&ask.key, NUM);
+                    let handed = heir || calls(&arm.items).any(|(_, asks)| asks.iter().any(passed));
                     if value == PL && !handed && fit == Fit::AsIs {
                         fit = Fit::Plural;
                     }
@@ -313,12 +322,6 @@ impl<'a> Agreement<'a> {
     }
 }
 
-impl Features {
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
 /// The variant of a number: `sg` for 1, `pl` for all others.
 pub(super) fn number(value: i64) -> u32 {
     if value == 1 { SG - 1 } else { PL - 1 }
@@ -333,18 +336,16 @@ fn only_call(items: &[Item]) -> Option<(*const Item, &str)> {
     }
 }
 
-/// All that the calls in `items` ask.
-fn asks(items: &[Item]) -> Box<dyn Iterator<Item = &Ask> + '_> {
-    Box::new(items.iter().flat_map(|item| -> Box<dyn Iterator<Item = &Ask>> {
+/// The names that are called in `items`, and what is asked of each.
+fn calls(items: &[Item]) -> Box<dyn Iterator<Item = (&str, &[Ask])> + '_> {
+    Box::new(items.iter().flat_map(|item| -> Box<dyn Iterator<Item = (&str, &[Ask])>> {
         match item {
-            Item::Name { asks, .. } | Item::Draw { sampler: Sampler::Rule { asks, .. }, .. } => Box::new(asks.iter()),
-            Item::Tag { items, .. } => asks_of(items),
-            Item::Optional { arms, .. } => Box::new(arms.iter().flat_map(|arm| asks_of(&arm.items))),
+            Item::Name { name, asks, .. } | Item::Draw { sampler: Sampler::Rule { name, asks, .. }, .. } => {
+                Box::new(std::iter::once((name.as_str(), asks.as_slice())))
+            }
+            Item::Tag { items, .. } => calls(items),
+            Item::Optional { arms, .. } => Box::new(arms.iter().flat_map(|arm| calls(&arm.items))),
             _ => Box::new(std::iter::empty()),
         }
     }))
-}
-
-fn asks_of(items: &[Item]) -> Box<dyn Iterator<Item = &Ask> + '_> {
-    asks(items)
 }

@@ -1255,9 +1255,10 @@ impl<'a> Compiler<'a> {
             of.calls[start..start + width].iter().map(|callee| self.roots[(*callee)? as usize]).collect();
         let Some(steering) = steering else {
             let callee = of.calls[start].map(|callee| &of.all[callee as usize]);
+            let asks = self.calls[call].asks.iter().any(|ask| ask.value.is_some());
             let refused = |callee: &&Instance| {
-                let Context { depths, features } = &callee.context;
-                !features.is_empty() && (depths.is_empty() || callee.fits.iter().all(|fit| *fit == Fit::Out))
+                let Context { depths, .. } = &callee.context;
+                asks && (depths.is_empty() || callee.fits.iter().all(|fit| *fit == Fit::Out))
             };
             if let (None, Some(callee)) = (nodes[0], callee.filter(refused)) {
                 let asked = self.agreement.written(&callee.context.features);
@@ -1468,7 +1469,8 @@ impl<'a> Compiler<'a> {
         let mut after: Option<Slots> = None;
         for arm in arms {
             let mut set = set.clone();
-            if self.flow_items(&arm.items, &mut set, flow, visit)? {
+            if self.can_finish(&arm.items, flow) {
+                self.flow_items(&arm.items, &mut set, flow, visit)?;
                 match &mut after {
                     Some(after) => after.keep(&set),
                     None => after = Some(set),
@@ -1478,29 +1480,42 @@ impl<'a> Compiler<'a> {
         Ok(after)
     }
 
-    /// Adds to `set` what `items` draw for certain; false if they cannot be finished.
+    /// Whether every call of `items` that is made for certain has a derivation.
+    fn can_finish(&self, items: &[Item], flow: &Flow<'_>) -> bool {
+        items.iter().all(|item| match item {
+            Item::Tag { items, .. } => self.can_finish(items, flow),
+            Item::Optional { .. } => true,
+            item => self
+                .call_of
+                .get(&std::ptr::from_ref(item))
+                .is_none_or(|&call| self.callees(&self.calls[call], flow).next().is_some()),
+        })
+    }
+
+    /// The instances that a call leads to and that have a derivation.
+    fn callees(&self, call: &Call<'_>, flow: &Flow<'_>) -> impl Iterator<Item = u32> {
+        let start = flow.from.calls.clone().map_or(0, |calls| calls.start) + call.first;
+        let callees = flow.of.calls[start..start + call.width].iter().flatten().copied();
+        callees.filter(|&callee| self.roots[callee as usize].is_some())
+    }
+
+    /// Adds to `set` what `items` draw for certain.
     fn flow_items(
         &self,
         items: &[Item],
         set: &mut Slots,
         flow: &Flow<'_>,
         visit: &mut impl FnMut(&Item, &Slots, &[u32]) -> Result<()>,
-    ) -> Result<bool> {
-        let mut possible = true;
+    ) -> Result<()> {
         for item in items {
             match item {
                 Item::Optional { arms, .. } => {
                     self.flow_arms(arms.iter(), set, flow, visit)?;
                 }
-                Item::Tag { items, .. } => possible &= self.flow_items(items, set, flow, visit)?,
+                Item::Tag { items, .. } => self.flow_items(items, set, flow, visit)?,
                 item => {
                     let call = self.call_of.get(&std::ptr::from_ref(item)).map(|&call| &self.calls[call]);
-                    let callees: Vec<u32> = call.map_or(Vec::new(), |call| {
-                        let start = flow.from.calls.clone().map_or(0, |calls| calls.start) + call.first;
-                        let callees = flow.of.calls[start..start + call.width].iter().flatten().copied();
-                        callees.filter(|&callee| self.roots[callee as usize].is_some()).collect()
-                    });
-                    possible &= call.is_none() || !callees.is_empty();
+                    let callees: Vec<u32> = call.map_or(Vec::new(), |call| self.callees(call, flow).collect());
                     visit(item, set, &callees)?;
                     if let Some((&first, others)) = callees.split_first() {
                         let mut drawn = flow.draws[first as usize].clone();
@@ -1513,7 +1528,7 @@ impl<'a> Compiler<'a> {
                 }
             }
         }
-        Ok(possible)
+        Ok(())
     }
 
     fn finish(mut self, instances: &Instances) -> Result<Program> {

@@ -328,17 +328,16 @@ pub(super) struct Walker<'a, D: Decide, S> {
     pieces: Pieces<S>,
     values: Vec<i64>,
     drawn: Vec<bool>,
-    /// The strings that this row made: a string slot may hold one, numbered after those of the grammar.
+    /// The strings that rows made, each once, and where it is: a string slot may hold one, numbered after those of the
+    /// grammar.
     made: Vec<String>,
+    made_at: HashMap<String, i64>,
     notes: Vec<u32>,
     row: i64,
     text: Vec<u8>,
     /// The slot of each column.
     slots: Vec<usize>,
     columns: Vec<Column>,
-    /// The strings of columns that rows made, and where each is.
-    kept: Vec<String>,
-    kept_at: HashMap<String, i64>,
     sources: Vec<i64>,
 }
 
@@ -362,13 +361,12 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             values: vec![0; program.slots.len()],
             drawn: vec![false; program.slots.len()],
             made: Vec::new(),
+            made_at: HashMap::new(),
             notes: vec![0; program.notes],
             row: 0,
             text: Vec::new(),
             slots,
             columns,
-            kept: Vec::new(),
-            kept_at: HashMap::new(),
             sources: Vec::new(),
         }
     }
@@ -379,7 +377,6 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     pub fn expand(&mut self, decide: &mut D, number: D::Number) -> Result<(), Failure> {
         let program = self.program;
         self.drawn.fill(false);
-        self.made.clear();
         self.stack.push((program.root, number));
         while let Some((node, mut number)) = self.stack.pop() {
             match program.nodes[node as usize] {
@@ -477,8 +474,9 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             Node::Assign { slot, code } => {
                 let formula = &program.codes[code as usize];
                 let value = if formula.code.of() == Type::Text {
-                    let text = formula.code.text(self.env()).map_err(|fault| Failure::Fault(fault, code))?.into_owned();
-                    self.make(text, code)?
+                    let env = Env { slots: &self.values, strings: &program.strings, made: &self.made, held: "" };
+                    let text = formula.code.text(env).map_err(|fault| Failure::Fault(fault, code))?.into_owned();
+                    made(program, &mut self.made, &mut self.made_at, &text, code)?
                 } else {
                     formula.code.number(self.env()).map_err(|fault| Failure::Fault(fault, code))?
                 };
@@ -494,9 +492,8 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
                     .map_err(|fault| Failure::Fault(fault, code))?;
             }
             Node::Bind { slot, code, hidden } => {
-                let text = self.pieces.held().to_owned();
+                let value = made(program, &mut self.made, &mut self.made_at, self.pieces.held(), code)?;
                 self.pieces.release(!hidden);
-                let value = self.make(text, code)?;
                 self.bind(slot, value);
             }
             Node::Note { note, value } => self.notes[note as usize] = value,
@@ -515,17 +512,6 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
         Ok(())
     }
 
-    /// Keeps a string that the row made, and returns what a slot holds of it.
-    fn make(&mut self, text: String, code: u32) -> Result<i64, Failure> {
-        if text.len() as u64 > MAX_STRING {
-            let at = self.program.codes[code as usize].at;
-            let what = format!("the string has more than {MAX_STRING} bytes").into();
-            return Err(Failure::Fault(Fault { at, what }, code));
-        }
-        self.made.push(text);
-        Ok((self.program.strings.len() + self.made.len() - 1) as i64)
-    }
-
     /// Appends the bindings of the row.
     #[inline]
     fn record(&mut self) {
@@ -533,17 +519,12 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             let (drawn, said) = (self.drawn[slot], &self.program.slots[slot]);
             let mut value = if drawn { self.values[slot] } else { 0 };
             if said.made && drawn {
-                let env = Env { slots: &self.values, strings: &self.program.strings, made: &self.made, held: "" };
-                let text = env.string(value);
-                value = match self.kept_at.get(text) {
-                    Some(&index) => index,
-                    None => {
-                        let index = self.kept.len() as i64;
-                        self.kept.push(text.to_owned());
-                        self.kept_at.insert(text.to_owned(), index);
-                        index
-                    }
-                };
+                let known = self.program.strings.len() as i64;
+                if value < known {
+                    value = intern(&mut self.made, &mut self.made_at, &self.program.strings[value as usize]);
+                } else {
+                    value -= known;
+                }
             }
             column.values.push(value);
             if !said.always {
@@ -558,7 +539,7 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     /// All rows.
     pub fn finish(self) -> Expanded<S::Item> {
         let (rows, spans) = self.pieces.sink.finish();
-        Expanded { rows, spans, columns: self.columns, made: self.kept, sources: self.sources }
+        Expanded { rows, spans, columns: self.columns, made: self.made, sources: self.sources }
     }
 
     /// The current value of a slot as text, for the message of a fault.
@@ -573,6 +554,32 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             }
         }
     }
+}
+
+/// Keeps a string that a row made, and returns what a slot holds of it.
+fn made(
+    program: &Program,
+    all: &mut Vec<String>,
+    at: &mut HashMap<String, i64>,
+    text: &str,
+    code: u32,
+) -> Result<i64, Failure> {
+    if text.len() as u64 > MAX_STRING {
+        let at = program.codes[code as usize].at;
+        let what = format!("the string has more than {MAX_STRING} bytes").into();
+        return Err(Failure::Fault(Fault { at, what }, code));
+    }
+    Ok(program.strings.len() as i64 + intern(all, at, text))
+}
+
+fn intern(all: &mut Vec<String>, at: &mut HashMap<String, i64>, text: &str) -> i64 {
+    if let Some(&index) = at.get(text) {
+        return index;
+    }
+    let index = all.len() as i64;
+    all.push(text.to_owned());
+    at.insert(text.to_owned(), index);
+    index
 }
 
 /// `value` in decimal. Arrays of known length are much cheaper to append than slices: most values are small.
