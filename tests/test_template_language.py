@@ -445,3 +445,31 @@ def test_values_computed_along_a_recursion_are_right():
     for k in range(g.count()):
         p, q, formula, value = re.fullmatch(r"(\w+) (\w+) P=\w+:(.*) = (\w+)", g.nth(k).text).groups()
         assert str(eval(formula, {"P": p == "true", "Q": q == "true"})).lower() == value
+
+
+def test_local_bindings_survive_the_calls_within():
+    g = Grammar(r"""
+    x = {!p=choice true, false}{!q=choice true, false}{p} {q} : {f} = {v}
+    f[depth=3] = P{!v=(p)} | Q{!v=(q)} | not {f}{!v=(not v)} | \({f}{!_a=(v)} and {f}{!v=(_a and v)}\)
+               | \({f}{!_a=(v)}( or {f}{!_a=(_a or v)})?\){!v=(_a)}
+    """)
+    assert list(g.bindings) == ["p", "q", "v"]
+    for text in [g.nth(k).text for k in range(0, g.count(), 97)] + g.sample(2000, seed=4).texts:
+        p, q, formula, value = re.fullmatch(r"(\w+) (\w+) : (.*) = (\w+)", text).groups()
+        assert str(eval(formula, {"P": p == "true", "Q": q == "true"})).lower() == value
+    for source, why in [
+        ("x = {!_a=int 1..2}{y}\ny = {_a}", "unbound variable '_a': not every way to this place draws it before"),
+        ("x = {y}{_a}\ny = {_a=int 1..2}", "unbound variable '_a': not every way to this place draws it before"),
+        ("x = {_a}", "undefined rule '_a'"),
+        ("_x = a", "expected a rule: name = text | text"),
+    ]:
+        assert str(refusal(lambda source=source: Grammar(source))).splitlines()[0].partition(": ")[2] == why
+    story = Grammar("""
+    x = {y} {y}
+    y = {_who=name} and {her[gender=_who]} {_n=int 1..2} {thing[num=_n]}
+    name = A[gender=f] | B[gender=m]
+    her = her[gender=f] | his[gender=m]
+    thing = cat | mouse[pl=mice]
+    """)
+    assert story.count() == 64
+    assert story.nth(33).text == "B and his 1 cat A and her 1 mouse"

@@ -143,6 +143,13 @@ pub(super) enum Node {
         code: u32,
         hidden: bool,
     },
+    /// Keeps the value of a local binding while an alternative has one of its own, and gives it back.
+    Save {
+        slot: u32,
+    },
+    Restore {
+        slot: u32,
+    },
     /// Remembers a feature of the alternative taken.
     Note {
         note: u32,
@@ -251,6 +258,7 @@ pub(super) fn compile(source: &Source, rules: &[Rule], start: Option<&str>, give
     let mut compiler = Compiler::new(source, rules, by_name, given);
     compiler.find_slots()?;
     compiler.find_calls()?;
+    compiler.find_locals();
     compiler.resolve()?;
     compiler.refuse_recursion()?;
     let instances = compiler.instantiate(start)?;
@@ -266,6 +274,8 @@ struct Compiler<'a> {
     given: &'a Given,
     agreement: Agreement<'a>,
     slot_of: HashMap<&'a str, u32>,
+    /// The slots that end with the alternative that draws them.
+    locals: Slots,
     /// The longest string each slot can hold.
     longest: Vec<u64>,
     /// Calls of each rule in the order of its text: `calls[call_ranges[rule]]`.
@@ -356,6 +366,7 @@ impl<'a> Compiler<'a> {
             by_name,
             given,
             slot_of: HashMap::new(),
+            locals: Slots(Vec::new()),
             longest: Vec::new(),
             calls: Vec::new(),
             call_ranges: Vec::new(),
@@ -534,6 +545,36 @@ impl<'a> Compiler<'a> {
             }
         }
         Ok(())
+    }
+
+    fn find_locals(&mut self) {
+        let slots = &self.program.slots;
+        self.locals = Slots(vec![0; slots.len().div_ceil(64)]);
+        for (slot, _) in slots.iter().enumerate().filter(|(_, said)| said.name.starts_with('_')) {
+            self.locals.add(slot as u32);
+        }
+    }
+
+    /// The slots of the local bindings that `items` draw.
+    fn local_slots(&self, items: &[Item]) -> Vec<u32> {
+        let mut found = Vec::new();
+        if self.locals.is_empty() {
+            return found;
+        }
+        let mut add = |item: &Item| {
+            if let Item::Draw { name, .. } = item {
+                let slot = self.slot_of[name.as_str()];
+                if self.locals.has(slot) && !found.contains(&slot) {
+                    found.push(slot);
+                    found.extend(self.kept.iter().filter(|((of, _), _)| *of == slot).map(|(_, &kept)| kept));
+                }
+            }
+            Ok(())
+        };
+        let visited = each(items, &mut add);
+        debug_assert!(visited.is_ok());
+        found.sort_unstable();
+        found
     }
 
     /// What a binding decides about a call, if one does.
@@ -1093,10 +1134,19 @@ impl<'a> Compiler<'a> {
             },
         };
         let Some(node) = node else { return Ok(None) };
-        let mut parts = vec![node];
+        let one = || BigUint::from(1u8);
+        let locals = self.local_slots(&arm.items);
+        let mut parts = Vec::with_capacity(1 + 2 * locals.len());
+        for &slot in &locals {
+            parts.push(self.node(Node::Save { slot }, one(), 0, 0));
+        }
+        parts.push(node);
+        for &slot in locals.iter().rev() {
+            parts.push(self.node(Node::Restore { slot }, one(), 0, 0));
+        }
         for note in &arm.notes {
             if let Some((note, value)) = self.agreement.noted(note) {
-                parts.push(self.node(Node::Note { note, value }, BigUint::from(1u8), 0, 0));
+                parts.push(self.node(Node::Note { note, value }, one(), 0, 0));
             }
         }
         match parts[..] {
@@ -1405,7 +1455,10 @@ impl<'a> Compiler<'a> {
                         if let Some(filter) = filter {
                             need_all(filter, Some(name))?;
                         }
-                        drawn.add(slot_of[name.as_str()]);
+                        let slot = slot_of[name.as_str()];
+                        if !self.locals.has(slot) {
+                            drawn.add(slot);
+                        }
                     }
                     Item::Name { name, asks, filter, at } => {
                         need(name, *at)?;
@@ -1418,9 +1471,11 @@ impl<'a> Compiler<'a> {
                     _ => {}
                 }
                 for &callee in callees {
+                    let mut handed = set.clone();
+                    handed.leave(&self.locals);
                     match &mut entry[callee as usize] {
-                        Some(known) => known.keep(set),
-                        unknown => *unknown = Some(set.clone()),
+                        Some(known) => known.keep(&handed),
+                        unknown => *unknown = Some(handed),
                     }
                 }
                 Ok(())
@@ -1448,14 +1503,18 @@ impl<'a> Compiler<'a> {
         let replaced = flow.from.fits.iter().any(|fit| matches!(fit, Fit::Form(_)));
         let after = self.flow_arms(agreeing.map(|(_, arm)| arm), set, flow, visit)?;
         // A form is text that stands for the alternative: it draws nothing.
-        Ok(match after {
+        let mut after = match after {
             Some(mut after) if replaced => {
                 after.keep(set);
                 Some(after)
             }
             None if replaced => Some(set.clone()),
             after => after,
-        })
+        };
+        if let Some(after) = &mut after {
+            after.leave(&self.locals);
+        }
+        Ok(after)
     }
 
     /// The same after one of `arms`.
@@ -1566,6 +1625,14 @@ impl Slots {
 
     fn add(&mut self, slot: u32) {
         self.0[slot as usize / 64] |= 1 << (slot % 64);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    fn leave(&mut self, other: &Slots) {
+        self.0.iter_mut().zip(&other.0).for_each(|(a, b)| *a &= !b);
     }
 
     fn join(&mut self, other: &Slots) {

@@ -368,6 +368,17 @@ impl<'a> Parser<'a> {
         Ok(Some(Include { path, at }))
     }
 
+    /// The name of a rule or a binding; that of a local binding begins with an underscore.
+    fn name(&mut self) -> Option<&'a str> {
+        let start = self.at;
+        self.eat("_");
+        if self.ident().is_none() {
+            self.at = start;
+            return None;
+        }
+        Some(&self.source[start..self.at])
+    }
+
     fn rule(&mut self) -> Result<Rule> {
         let at = self.at;
         let expected = "expected a rule: name = text | text";
@@ -725,7 +736,7 @@ impl<'a> Parser<'a> {
         let hidden = self.eat("!");
         self.skip_blanks();
         let at = self.at;
-        let Some(name) = self.ident().map(str::to_owned) else {
+        let Some(name) = self.name().map(str::to_owned) else {
             if self.peek().is_none() || self.at_newline() {
                 return self.unclosed(open);
             }
@@ -1121,7 +1132,7 @@ impl<'a> Parser<'a> {
                     }
                 }
             }
-            _ => match self.ident() {
+            _ => match self.name() {
                 Some("true") => Ok(Expr::Truth(true)),
                 Some("false") => Ok(Expr::Truth(false)),
                 Some(name) if !KEYWORDS.contains(&name) => {

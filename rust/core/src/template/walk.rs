@@ -332,6 +332,7 @@ pub(super) struct Walker<'a, D: Decide, S> {
     /// grammar.
     made: Vec<String>,
     made_at: HashMap<String, i64>,
+    saved: Vec<i64>,
     notes: Vec<u32>,
     row: i64,
     text: Vec<u8>,
@@ -362,6 +363,7 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             drawn: vec![false; program.slots.len()],
             made: Vec::new(),
             made_at: HashMap::new(),
+            saved: Vec::new(),
             notes: vec![0; program.notes],
             row: 0,
             text: Vec::new(),
@@ -496,6 +498,8 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
                 self.pieces.release(!hidden);
                 self.bind(slot, value);
             }
+            Node::Save { slot } => self.saved.push(self.values[slot as usize]),
+            Node::Restore { slot } => self.values[slot as usize] = self.saved.pop().expect("saved before"),
             Node::Note { note, value } => self.notes[note as usize] = value,
             Node::Keep { slot, note } => self.values[slot as usize] = i64::from(self.notes[note as usize]),
             Node::Switch { switch } => {
