@@ -351,6 +351,10 @@ def test_string_functions_are_pythons(text, part, i, j):
         (f"upper({s})", "".join(c.upper() for c in text)),
         (f"lower({s})", "".join(c.lower() for c in text)),
         (f"{s} + {t}", text + part),
+        (f"slice(a({s}), -len({s}))" if text else "''", text),
+        (f"a({s}) == 'a ' + {s} or a({s}) == 'an ' + {s}", "true"),
+        (f"upper(cap({s})) == upper({s}) and upper(title({s})) == upper({s})", "true"),
+        (f"len(plural({s})) > 0 or len({s}) == 0", "true"),
         (f"{s} < {t}", str(text.encode() < part.encode()).lower()),
     ]
     if part:

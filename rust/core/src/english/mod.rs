@@ -2,6 +2,7 @@
 
 mod tables;
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use self::tables::{DOUBLED, ES, GLIDES, HEADS, NO_GLIDES, NO_HEADS, ONE, PLURALS, READ, SILENT_H, SPELLED};
@@ -143,7 +144,11 @@ pub(crate) fn takes_an(text: &str) -> bool {
     }
     let end = word.find(|sign: char| !(sign.is_alphanumeric() || sign == '\'')).unwrap_or(word.len());
     let word = &word[..end];
-    let lower = word.to_lowercase();
+    let lower = if word.bytes().all(|byte| byte.is_ascii_lowercase()) {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(word.to_lowercase())
+    };
     let vowel = |sign: char| "aeiouáàâäãåæéèêëíìîïóòôöõøœúùûü".contains(sign);
     let letters = word.chars().filter(|sign| sign.is_alphabetic()).count();
     let capitals = word.chars().all(|sign| sign.is_uppercase() || sign.is_ascii_digit());
@@ -163,10 +168,7 @@ pub(crate) fn takes_an(text: &str) -> bool {
         'y' => low.next().is_some_and(|second| matches!(second, 't' | 'v')),
         'x' => lower.starts_with("xbox"),
         first => {
-            vowel(first)
-                && !READ.contains(&word)
-                && !ONE.contains(&lower.as_str())
-                && (!begins(&GLIDES) || begins(&NO_GLIDES))
+            vowel(first) && !READ.contains(&word) && !ONE.contains(&&*lower) && (!begins(&GLIDES) || begins(&NO_GLIDES))
         }
     }
 }

@@ -101,7 +101,7 @@ impl<'a> Agreement<'a> {
         }
         loop {
             let mut changed = false;
-            for rule in (0..rules.len()).rev() {
+            for rule in (0..rules.len()).rev().chain(0..rules.len()) {
                 for heir in made.heirs[rule].iter().flatten().copied().collect::<Vec<_>>() {
                     let more: Vec<u32> = made.says[heir].difference(&made.says[rule]).copied().collect();
                     changed |= !more.is_empty();

@@ -631,16 +631,36 @@ fn quotient(left: i64, right: i64, places: u8, exact: bool, at: usize) -> Result
 pub(super) fn show(value: i64, of: Type, out: &mut Vec<u8>) {
     match of {
         Type::Truth => out.extend_from_slice(if value == 1 { b"true" } else { b"false" }),
-        Type::Date => out.extend_from_slice(functions::iso(value).as_bytes()),
+        Type::Date => {
+            let (year, month, day) = functions::civil(value);
+            push_padded(out, year as u64, 4);
+            out.push(b'-');
+            push_padded(out, month as u64, 2);
+            out.push(b'-');
+            push_padded(out, day as u64, 2);
+        }
         Type::Decimal(places) => {
             let unit = 10u64.pow(u32::from(places));
             let size = value.unsigned_abs();
             if value < 0 {
                 out.push(b'-');
             }
-            let width = usize::from(places);
-            out.extend_from_slice(format!("{}.{:0width$}", size / unit, size % unit).as_bytes());
+            push_padded(out, size / unit, 1);
+            out.push(b'.');
+            push_padded(out, size % unit, usize::from(places));
         }
         Type::Int | Type::Text => push_int(out, value),
     }
+}
+
+/// `value` in decimal, with zeros before it up to `width` digits.
+fn push_padded(out: &mut Vec<u8>, value: u64, width: usize) {
+    let mut digits = [b'0'; 20];
+    let (mut at, mut rest) = (digits.len(), value);
+    while rest > 0 {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+    }
+    out.extend_from_slice(&digits[at.min(digits.len() - width)..]);
 }

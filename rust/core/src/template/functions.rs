@@ -360,7 +360,11 @@ impl Function {
         let made: String = match self {
             Function::Article => {
                 let text = text(0)?;
-                format!("{} {text}", if english::takes_an(&text) { "an" } else { "a" })
+                let article = if english::takes_an(&text) { "an " } else { "a " };
+                let mut out = String::with_capacity(article.len() + text.len());
+                out.push_str(article);
+                out.push_str(&text);
+                out
             }
             Function::Upper => text(0)?.chars().flat_map(char::to_uppercase).collect(),
             Function::Lower => text(0)?.chars().flat_map(char::to_lowercase).collect(),
@@ -430,7 +434,7 @@ impl Function {
             Function::Str => shown(number(0)?, args[0].of()),
             Function::Weekday => WEEKDAYS[number(0)?.rem_euclid(7) as usize].into(),
             Function::MonthName => MONTHS[civil(number(0)?).1 as usize - 1].into(),
-            Function::Iso => iso(number(0)?),
+            Function::Iso => shown(number(0)?, Type::Date),
             Function::Long => {
                 let (year, month, day) = civil(number(0)?);
                 format!("{day} {} {year}", MONTHS[month as usize - 1])
@@ -451,6 +455,11 @@ fn bounded(size: usize, at: usize) -> Result<(), Fault> {
 /// `text` with its first letter as a capital, if no digit stands before it.
 fn cap(text: &str) -> String {
     match text.char_indices().find(|(_, sign)| sign.is_alphanumeric()) {
+        Some((at, sign)) if sign.is_ascii_lowercase() => {
+            let mut out = text.to_owned();
+            out.replace_range(at..=at, sign.to_ascii_uppercase().encode_utf8(&mut [0; 4]));
+            out
+        }
         Some((at, sign)) if sign.is_lowercase() => {
             let rest = &text[at + sign.len_utf8()..];
             text[..at].chars().chain(sign.to_uppercase()).chain(rest.chars()).collect()
@@ -473,12 +482,6 @@ fn leap(year: i64) -> bool {
     year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
 }
 
-/// `2024-03-07`.
-pub(super) fn iso(day: i64) -> String {
-    let (year, month, day) = civil(day);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 /// The days from 1970-01-01 to a date of the years 1 to 9999; nothing if there is no such date.
 ///
 /// Years begin in March here, so that the leap day is the last (Hinnant, "chrono-Compatible Low-Level Date Algorithms").
@@ -496,7 +499,7 @@ pub(super) fn days(year: i64, month: i64, day: i64) -> Option<i64> {
 }
 
 /// Year, month and day of a number of days from 1970-01-01.
-fn civil(day: i64) -> (i64, i64, i64) {
+pub(super) fn civil(day: i64) -> (i64, i64, i64) {
     let day = day + 719_468;
     let (era, day) = (day.div_euclid(146_097), day.rem_euclid(146_097));
     let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;

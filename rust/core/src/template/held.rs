@@ -21,11 +21,13 @@ pub(super) struct Pieces<S> {
     marks: Vec<Mark>,
     /// Where each one that waits began, in `held` and `marks`.
     holds: Vec<(usize, usize)>,
+    /// What a filter makes.
+    filtered: Vec<u8>,
 }
 
 impl<S: Sink> Pieces<S> {
     pub fn new(sink: S) -> Self {
-        Pieces { sink, held: Vec::new(), marks: Vec::new(), holds: Vec::new() }
+        Pieces { sink, held: Vec::new(), marks: Vec::new(), holds: Vec::new(), filtered: Vec::new() }
     }
 
     #[inline]
@@ -98,7 +100,8 @@ impl<S: Sink> Pieces<S> {
     /// Ends the last hold: what `code` makes of the text that came goes on, with its spans moved along.
     pub fn apply(&mut self, code: &Code, env: Env<'_>) -> Result<(), Fault> {
         let &(start, first) = self.holds.last().expect("a hold comes before");
-        let mut text = Vec::new();
+        let mut text = std::mem::take(&mut self.filtered);
+        text.clear();
         {
             let held = self.held();
             code.show(Env { held, ..env }, &mut text)?;
@@ -109,7 +112,8 @@ impl<S: Sink> Pieces<S> {
             }
         }
         self.held.truncate(start);
-        self.held.append(&mut text);
+        self.held.extend_from_slice(&text);
+        self.filtered = text;
         self.release(true);
         Ok(())
     }

@@ -423,6 +423,15 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
                 Node::Compute { code } => self.compute(code)?,
                 Node::Open { tag } => self.pieces.open(tag),
                 Node::Close => self.pieces.close(),
+                Node::Switch { switch } => {
+                    let Switch { slot, cases, nodes } = &program.switches[switch as usize];
+                    let value = self.values[*slot as usize];
+                    let variant = match cases.binary_search_by_key(&value, |case| case.0) {
+                        Ok(case) => cases[case].1,
+                        Err(_) => agree::number(value),
+                    };
+                    self.stack.push((nodes[variant as usize], number));
+                }
                 rare => self.rare(rare, decide, number)?,
             }
         }
@@ -502,15 +511,6 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
             Node::Restore { slot } => self.values[slot as usize] = self.saved.pop().expect("saved before"),
             Node::Note { note, value } => self.notes[note as usize] = value,
             Node::Keep { slot, note } => self.values[slot as usize] = i64::from(self.notes[note as usize]),
-            Node::Switch { switch } => {
-                let Switch { slot, cases, nodes } = &program.switches[switch as usize];
-                let value = self.values[*slot as usize];
-                let variant = match cases.binary_search_by_key(&value, |case| case.0) {
-                    Ok(case) => cases[case].1,
-                    Err(_) => agree::number(value),
-                };
-                self.stack.push((nodes[variant as usize], number));
-            }
             _ => unreachable!("a node of the loop"),
         }
         Ok(())
