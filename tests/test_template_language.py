@@ -477,3 +477,85 @@ def test_local_bindings_survive_the_calls_within():
     """)
     assert story.count() == 64
     assert story.nth(33).text == "B and his 1 cat A and her 1 mouse"
+
+
+PLURALS = {"cat": "cats", "box": "boxes", "sky": "skies", "ox": "oxen"}
+Said = list[tuple[str, str]]
+Call = tuple[str, str, str] | None
+"""How a call hands features on, what it calls, and the text before it."""
+
+
+def said(notes: Said, key: str, value: str) -> bool:
+    """Whether an alternative agrees with a feature that it may say something of."""
+    return all(name != key for name, _ in notes) or (key, value) in notes
+
+
+def agreeing(rules: list[list[tuple[str, Said, Call]]], rule: int, asked: dict[str, str]) -> list[str]:
+    """All texts of a rule, expanded without a compiler."""
+    found = []
+    for word, notes, call in rules[rule]:
+        forms = [text for name, text in notes if name == asked.get("num")]
+        if not forms and not all(said(notes, *each) for each in asked.items()):
+            continue
+        if asked.get("num") and forms and not all(said(notes, k, v) for k, v in asked.items() if k != "num"):
+            continue
+        inflects = asked.get("num") == "pl" and all(name != "num" for name, _ in notes)
+        if call is None:
+            found.append(forms[0] if forms else PLURALS[word] if inflects else word)
+            continue
+        kind, callee, before = call
+        handed = asked if kind == "heir" else {"num": asked["num"]} if kind == "pass" and "num" in asked else {}
+        texts = [before + text for text in agreeing(rules, int(callee), handed)]
+        if kind == "plain" and inflects:
+            texts = [Grammar(f"x = {{=plural('{text}')}}").nth(0).text for text in texts]
+        found += texts
+    return found
+
+
+def written(word: str, notes: Said, call: Call) -> str:
+    if call:
+        kind, callee, before = call
+        word = before + f"{{r{callee}{'[num]' if kind == 'pass' else ''}}}"
+    return word + (f"[{', '.join(f'{name}={value}' for name, value in notes)}]" if notes else "")
+
+
+@st.composite
+def agreeing_rules(draw):
+    rules = []
+    for rule in range(3):
+        arms = []
+        for _ in range(draw(st.integers(1, 3))):
+            notes = [("g", draw(st.sampled_from("fm")))] * draw(st.booleans())
+            call, word = None, draw(st.sampled_from(sorted(PLURALS)))
+            kind = draw(st.sampled_from(["heir", "pass", "plain", "word", "form", "fixed"]))
+            if rule < 2 and kind in ("heir", "pass", "plain"):
+                callee = draw(st.integers(rule + 1, 2))
+                call = (kind, str(callee), "" if kind == "heir" else "red ")
+            elif kind == "form":
+                notes = [*notes, ("pl", "many")]
+            elif kind == "fixed":
+                notes = [*notes, ("num", draw(st.sampled_from(["sg", "pl"])))]
+            arms.append((word, notes, call))
+        rules.append(arms)
+    return rules
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(agreeing_rules(), st.sampled_from([{}, {"num": "pl"}, {"num": "sg"}, {"g": "f"}, {"num": "pl", "g": "m"}]))
+def test_features_agree_as_in_an_expansion_without_a_compiler(rules, asked):
+    body = "".join(f"\nr{i} = " + " | ".join(written(*arm) for arm in arms) for i, arms in enumerate(rules))
+    asks = "[" + ", ".join(f"{key}={value}" for key, value in asked.items()) + "]" if asked else ""
+    expected = agreeing(rules, 0, asked)
+    try:
+        assert texts(f"x = {{r0{asks}}}{body}") == expected
+    except InvalidInput as error:
+        assert not expected or "g" in asked
+        assert "no alternative of 'r" in str(error)  # noqa: PT017
+    one, many = (agreeing(rules, 0, {"num": num}) for num in ("sg", "pl"))
+    steered = f"x = {{!n=int 1..2}}{{r0[num=n]}}{body}"
+    if one and len(one) == len(many):
+        assert texts(steered) == one + many
+    elif one or many:
+        assert "derivations" in str(refusal(lambda: Grammar(steered))) or "agrees with" in str(
+            refusal(lambda: Grammar(steered))
+        )

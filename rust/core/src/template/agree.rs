@@ -322,6 +322,12 @@ impl<'a> Agreement<'a> {
     }
 }
 
+impl Features {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// The variant of a number: `sg` for 1, `pl` for all others.
 pub(super) fn number(value: i64) -> u32 {
     if value == 1 { SG - 1 } else { PL - 1 }

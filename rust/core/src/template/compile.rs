@@ -1104,7 +1104,10 @@ impl<'a> Compiler<'a> {
                 *most = Some(count.clone());
             }
         }
-        match instances.order.iter().map(|&i| instances.all[i as usize].rule).find(|&rule| !finishes[rule]) {
+        // Where features are asked, alternatives may have none: the call that asks says so.
+        let free = instances.order.iter().map(|&i| &instances.all[i as usize]);
+        let mut free = free.filter(|instance| instance.context.features.is_empty());
+        match free.find(|instance| !finishes[instance.rule]).map(|instance| instance.rule) {
             Some(rule) => {
                 let Rule { name, at, .. } = &self.rules[rule];
                 self.fail(
