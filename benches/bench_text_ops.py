@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import re
 from pathlib import Path
+from pydoc_data.topics import topics
 from typing import Any
 
 import numpy as np
@@ -205,6 +207,45 @@ def bench_synonym_own_lexicon(compare: Compare, rate: float):
         unit="words",
         goal_rate=2e6,
         note="2000 documents, the lexicon that comes along, with edit runs",
+    )
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0])
+def bench_synonym_wordnet(compare: Compare, rate: float):
+    """All of WordNet over Python's documentation: a word that it lists becomes a synonym that it lists for the word."""
+    if not Path("/usr/share/wordnet/data.noun").exists():
+        pytest.skip("WordNet is not installed: apt install wordnet-base")
+    lexicon = ops.Lexicon.from_wordnet()
+    known: dict[str, set[str]] = {}
+    for word, _, *others in lexicon.rows:
+        known.setdefault(word, set()).update(other.lower() for other in others)
+    words = re.findall(r"[a-z]+", " ".join(topics[key] for key in sorted(topics)).lower())
+    many = vg.TextBatch.from_texts([" ".join(words[at : at + LENGTH]) for at in range(0, len(words), LENGTH)])
+    op = ops.Synonym(rate=rate, lexicon=lexicon)
+
+    def check(ours: vg.TextBatch, _: Any) -> bool:
+        edits, sources, results = ours.edits, many.texts, ours.texts
+        right = listed = moved = 0
+        row = -1
+        for r, start, end, length in zip(*(part.tolist() for part in edits), strict=True):
+            row, moved = (row, moved) if r == row else (r, 0)
+            word, new = sources[r][start:end], results[r][start + moved : start + moved + length]
+            moved += length - (end - start)
+            if word in known:
+                listed += 1
+                right += new.lower() in known[word]
+        (stats,) = ours.stats.values()
+        # The others are forms that it does not list: "she found" is no founding.
+        return stats["edited"] == len(edits.row) > 0.2 * rate * len(words) and right > 0.97 * listed > 0
+
+    compare(
+        f"synonym of WordNet at rate {rate:g}",
+        lambda: op(many, seed=SEED, return_source=True),
+        check=check,
+        units=len(words),
+        unit="words",
+        goal_rate=2e6,
+        note=f"{len(words)} words, {len(lexicon)} entries, with edit runs",
     )
 
 

@@ -93,9 +93,10 @@ class Synonym(Op):
     """Replaces words by others of the same meaning (Wei and Zou, "EDA", EMNLP 2019: synonym replacement).
 
     Each word that the lexicon knows is hit with probability `rate` and becomes one of its replacements, all equally
-    likely. A form of a known English word (a plural, -s, -ed, -ing) gets the same form of the replacement, irregular
-    ones included; the case stays; after "a" and "an" only what goes with them is drawn. Nothing looks at the sentence:
-    a word of several meanings may get a replacement for another one.
+    likely. A form of a known English word (a plural, -s, past, participle, -ing) gets the same form of the replacement,
+    irregular ones included; the case stays; after "a" and "an" only what goes with them is drawn. The words before tell
+    past and participle apart ("she", "has"); where they do not, a word that may be both becomes only such another.
+    Nothing looks at the meaning: a word of several may get a replacement for another one.
 
     Attributes:
         rate: The probability, in [0, 1]; drawn to 2^-24.

@@ -3,10 +3,14 @@
 mod tables;
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Write;
+use std::sync::LazyLock;
 
-use self::tables::{DOUBLED, ES, GLIDES, HEADS, NO_GLIDES, NO_HEADS, ONE, PLURALS, READ, SILENT_H, SPELLED};
-pub(crate) use self::tables::{NOUNS, VERBS};
+use self::tables::{
+    DOUBLED, ES, GLIDES, HEADS, KEEP_E, NO_FORMS, NO_GLIDES, NO_HEADS, NOUNS, ONE, PLURALS, READ, SILENT_H, SPELLED,
+    VERBS,
+};
 
 /// How a word of a text differs from its entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,10 +19,94 @@ pub(crate) enum Form {
     Base,
     /// The plural, or the third person.
     S,
-    /// The past.
+    /// The past or the participle, which are one word.
     Ed,
+    /// The past.
+    Past,
+    /// The participle.
+    Participle,
     /// The progressive.
     Ing,
+}
+
+/// Plurals that do not follow the rules, by noun.
+static IRREGULAR_NOUNS: LazyLock<HashMap<&str, &str>> = LazyLock::new(|| NOUNS.into_iter().chain(PLURALS).collect());
+
+/// Nouns that keep their plural as the last part of a longer word, and it.
+static HEAD_PLURALS: LazyLock<Vec<(&str, &str)>> =
+    LazyLock::new(|| HEADS.into_iter().filter_map(|head| Some((head, *IRREGULAR_NOUNS.get(head)?))).collect());
+
+/// The past and the participle of verbs that do not follow the rules.
+static IRREGULAR_VERBS: LazyLock<HashMap<&str, (&str, &str)>> =
+    LazyLock::new(|| VERBS.into_iter().map(|(verb, past, participle)| (verb, (past, participle))).collect());
+
+/// The words that irregular forms are forms of, the form itself among them where it does not change.
+static IRREGULAR_FORMS: LazyLock<HashMap<&str, Vec<(&str, Form)>>> = LazyLock::new(|| {
+    let mut found: HashMap<&str, Vec<(&str, Form)>> =
+        HashMap::from([("does", vec![("do", Form::S)]), ("has", vec![("have", Form::S)])]);
+    for (noun, plural) in NOUNS.into_iter().chain(PLURALS) {
+        found.entry(plural).or_default().push((noun, Form::S));
+    }
+    for (verb, past, participle) in VERBS {
+        if past == participle {
+            found.entry(past).or_default().push((verb, Form::Ed));
+            continue;
+        }
+        found.entry(past).or_default().push((verb, Form::Past));
+        found.entry(participle).or_default().push((verb, Form::Participle));
+    }
+    found
+});
+
+/// The words that an irregular form may be a form of, and the form.
+pub(crate) fn irregular(word: &str) -> &'static [(&'static str, Form)] {
+    IRREGULAR_FORMS.get(word).map_or(&[], Vec::as_slice)
+}
+
+/// The words that a word in small letters may be a form of, by the tables and by its ending, and the form.
+///
+/// Some of them are no words, or have other forms: `inflect` says which.
+pub(crate) fn stems(word: &str) -> Vec<(String, Form)> {
+    let mut found: Vec<(String, Form)> = irregular(word).iter().map(|&(stem, form)| (stem.into(), form)).collect();
+    if NO_FORMS.contains(&word) {
+        return found;
+    }
+    for (head, plural) in HEAD_PLURALS.iter() {
+        if let Some(before) = word.strip_suffix(plural) {
+            found.push((format!("{before}{head}"), Form::S));
+        }
+    }
+    for (end, form) in [("s", Form::S), ("ed", Form::Ed), ("ing", Form::Ing)] {
+        let Some(stem) = word.strip_suffix(end).filter(|stem| stem.len() > 1) else { continue };
+        found.push((stem.into(), form));
+        let mut last = stem.chars().rev();
+        if let (Some(a), Some(b)) = (last.next(), last.next()) {
+            if form == Form::S && a == 'e' {
+                found.push((stem[..stem.len() - 1].into(), form));
+            }
+            if form != Form::S {
+                found.push((format!("{stem}e"), form));
+            }
+            if form != Form::S && a == b {
+                found.push((stem[..stem.len() - a.len_utf8()].into(), form));
+            }
+        }
+        if let Some(stem) = stem.strip_suffix(if form == Form::S { "ie" } else { "i" }) {
+            found.push((format!("{stem}y"), form));
+        }
+        if let (Form::Ing, Some(stem)) = (form, stem.strip_suffix('y')) {
+            found.push((format!("{stem}ie"), form));
+        }
+        if let (Form::Ed | Form::Ing, Some(stem)) = (form, stem.strip_suffix('k')) {
+            found.push((stem.into(), form));
+        }
+        for (ending, stem) in [("zze", "z"), ("se", "sis")] {
+            if let (Form::S, Some(before)) = (form, word.strip_suffix("s").and_then(|word| word.strip_suffix(ending))) {
+                found.push((format!("{before}{stem}"), form));
+            }
+        }
+    }
+    found
 }
 
 /// The form of an English word, or nothing if it has none, or one that the tables do not know.
@@ -31,31 +119,45 @@ pub(crate) fn inflect(word: &str, part: &str, form: Form) -> Option<String> {
     if !last.is_ascii_lowercase() || !(verb || noun && form == Form::S) {
         return None;
     }
-    let known = |table: &[(&str, &'static str)]| table.iter().find(|(base, _)| *base == word).map(|(_, form)| *form);
     match form {
-        Form::S if noun && known(&NOUNS).is_some() => return known(&NOUNS).map(Into::into),
-        Form::S if verb && word == "be" => return None,
-        Form::S if verb && word == "have" => return Some("has".into()),
-        Form::Ed if known(&VERBS).is_some() => return known(&VERBS).filter(|past| !past.is_empty()).map(Into::into),
+        Form::S if noun => {
+            if let Some((kept, plural)) = irregular_plural(word) {
+                return Some(format!("{}{plural}", &word[..kept]));
+            }
+        }
+        Form::S if word == "be" => return None,
+        Form::S if word == "have" => return Some("has".into()),
         _ => {}
     }
+    if let (Form::Ed | Form::Past | Form::Participle, Some(&(past, participle))) = (form, IRREGULAR_VERBS.get(word)) {
+        let found = match form {
+            Form::Past => past,
+            Form::Participle => participle,
+            _ if past == participle => past,
+            _ => "",
+        };
+        return Some(found).filter(|found| !found.is_empty()).map(Into::into);
+    }
+    let form = if matches!(form, Form::Past | Form::Participle) { Form::Ed } else { form };
     let before = word.len().checked_sub(2).map(|i| word.as_bytes()[i]);
     let vowel = |b: u8| matches!(b, b'a' | b'e' | b'i' | b'o' | b'u');
     let after_consonant = before.is_some_and(|b| b.is_ascii_lowercase() && !vowel(b));
     let stem = &word[..word.len() - 1];
     let hissing = word.ends_with("ch") || word.ends_with("sh") || matches!(last, b's' | b'x' | b'z');
     Some(match (form, last) {
-        (Form::S, b'y') if after_consonant => format!("{stem}ies"),
+        (Form::S, b'y') if after_consonant || word.ends_with("quy") => format!("{stem}ies"),
         (Form::S, b'o') if ES.contains(&word) => format!("{word}es"),
+        (Form::S, b'z') if doubles(word) => format!("{word}zes"),
         (Form::S, _) if hissing => format!("{word}es"),
         (Form::S, _) => format!("{word}s"),
         (Form::Ed, b'e') => format!("{word}d"),
         (Form::Ed, b'y') if after_consonant => format!("{stem}ied"),
         (Form::Ing, b'e') if word.ends_with("ie") => format!("{}ying", &word[..word.len() - 2]),
+        (Form::Ing, b'e') if KEEP_E.contains(&word) => format!("{word}ing"),
         (Form::Ing, b'e') if word.len() > 2 && !before.is_some_and(|b| matches!(b, b'e' | b'o' | b'y')) => {
             format!("{stem}ing")
         }
-        (_, b'c') => format!("{word}k{}", ending(form)),
+        (_, b'c') if word.ends_with("ic") => format!("{word}k{}", ending(form)),
         _ if doubles(word) => format!("{word}{}{}", char::from(last), ending(form)),
         _ => format!("{word}{}", ending(form)),
     })
@@ -65,7 +167,7 @@ fn ending(form: Form) -> &'static str {
     match form {
         Form::Base => "",
         Form::S => "s",
-        Form::Ed => "ed",
+        Form::Ed | Form::Past | Form::Participle => "ed",
         Form::Ing => "ing",
     }
 }
@@ -102,15 +204,10 @@ pub(crate) fn plural(text: &str) -> String {
 
 fn plural_word(word: &str) -> String {
     let lower = word.to_lowercase();
-    let known = |word: &str| NOUNS.iter().chain(&PLURALS).find(|(one, _)| *one == word).map(|(_, many)| *many);
     if let Some((first, rest)) = word.split_once("-in-") {
         return format!("{}-in-{rest}", plural_word(first));
     }
-    let found = known(&lower).map(|many| (0, many)).or_else(|| {
-        let head = HEADS.iter().find(|head| lower.ends_with(*head) && !NO_HEADS.contains(&lower.as_str()))?;
-        Some((lower.len() - head.len(), known(head)?))
-    });
-    if let Some((kept, many)) = found.filter(|_| lower.len() == word.len()) {
+    if let Some((kept, many)) = irregular_plural(&lower).filter(|_| lower.len() == word.len()) {
         let mut out = word[..kept].to_owned();
         match word[kept..].chars().next() {
             Some(first) if first.is_uppercase() => {
@@ -121,10 +218,19 @@ fn plural_word(word: &str) -> String {
         }
         return out;
     }
-    if word.len() > 3 && word.ends_with("sis") {
-        return format!("{}es", &word[..word.len() - 2]);
-    }
     inflect(word, "n", Form::S).unwrap_or_else(|| format!("{word}s"))
+}
+
+/// How many bytes of a noun in small letters stay, and what follows them, where its plural is none of the rules'.
+fn irregular_plural(word: &str) -> Option<(usize, &'static str)> {
+    if let Some(many) = IRREGULAR_NOUNS.get(word) {
+        return Some((0, many));
+    }
+    let seems = NO_HEADS.iter().any(|other| other.eq_ignore_ascii_case(word));
+    if let Some((head, many)) = HEAD_PLURALS.iter().find(|(head, _)| word.ends_with(head)).filter(|_| !seems) {
+        return Some((word.len() - head.len(), many));
+    }
+    (word.len() > 3 && word.ends_with("sis")).then(|| (word.len() - 2, "es"))
 }
 
 /// Whether the article before `text` is "an": by the sound with which its first word begins.
@@ -269,6 +375,9 @@ mod tests {
             ("open", "opens", "opened", "opening"),
             ("prefer", "prefers", "preferred", "preferring"),
             ("panic", "panics", "panicked", "panicking"),
+            ("arc", "arcs", "arced", "arcing"),
+            ("singe", "singes", "singed", "singeing"),
+            ("whiz", "whizzes", "whizzed", "whizzing"),
             ("fix", "fixes", "fixed", "fixing"),
             ("go", "goes", "", "going"),
             ("quit", "quits", "quit", "quitting"),
@@ -280,6 +389,11 @@ mod tests {
                 (s.into(), ed.into(), ing.into())
             );
         }
+        let forms =
+            |word| [Form::Ed, Form::Past, Form::Participle].map(|form| inflect(word, "v", form).unwrap_or_default());
+        assert_eq!(forms("go"), ["", "went", "gone"]);
+        assert_eq!(forms("be"), ["", "", "been"]);
+        assert_eq!(forms("walk"), ["walked"; 3]);
         assert_eq!(inflect("child", "n", Form::S).as_deref(), Some("children"));
         assert_eq!(inflect("child", "n", Form::Ed), None);
         assert_eq!(inflect("big", "a", Form::S), None);
@@ -288,10 +402,38 @@ mod tests {
     }
 
     #[test]
+    fn every_irregular_form_leads_back() {
+        for (noun, plural) in NOUNS.into_iter().chain(PLURALS) {
+            assert!(stems(plural).contains(&(noun.into(), Form::S)), "{noun}");
+        }
+        for (verb, past, participle) in VERBS {
+            for (form, word) in [(Form::Past, past), (Form::Participle, participle)] {
+                let form = if past == participle { Form::Ed } else { form };
+                assert!(word.is_empty() || stems(word).contains(&(verb.into(), form)), "{verb}");
+            }
+        }
+        assert!(VERBS.is_sorted());
+        assert_eq!(irregular("came"), [("come", Form::Past)]);
+        assert_eq!(irregular("walked"), []);
+        assert_eq!(stems("was"), []);
+        assert_eq!(stems("does"), [("do".into(), Form::S)]);
+        for (word, stem, form) in [
+            ("grandchildren", "grandchild", Form::S),
+            ("neuroses", "neurosis", Form::S),
+            ("quizzes", "quiz", Form::S),
+            ("panicked", "panic", Form::Ed),
+            ("lying", "lie", Form::Ing),
+        ] {
+            assert!(stems(word).contains(&(stem.into(), form)), "{word}");
+        }
+    }
+
+    #[test]
     fn nouns_have_their_plurals() {
         for (one, many) in [
             ("apple", "apples"),
             ("berry", "berries"),
+            ("soliloquy", "soliloquies"),
             ("day", "days"),
             ("box", "boxes"),
             ("church", "churches"),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::tables::SYNONYMS;
 use super::words::folded;
-use crate::english::{self, Form, NOUNS, VERBS, inflect};
+use crate::english::{self, Form, inflect, irregular, stems};
 use crate::error::{Error, Result};
 
 /// Words and what may stand in their place, by part of speech.
@@ -29,19 +29,38 @@ pub(super) struct Choice<'a> {
 
 impl Choice<'_> {
     /// The word in the form of the one that it replaces.
+    ///
+    /// Of several words a verb is the first, and a noun the one before a preposition, or the last.
     pub(super) fn inflected(&self) -> String {
-        let forms = |word: &str| inflect(word, self.part, self.form);
-        let split = match self.part {
-            "v" => self.word.split_once(' ').map(|(verb, rest)| (verb, rest, true)),
-            _ => self.word.rsplit_once(' ').map(|(rest, noun)| (noun, rest, false)),
+        let word = self.word;
+        let (start, end) = match self.part {
+            "v" => (0, word.find(' ').unwrap_or(word.len())),
+            _ => {
+                let end = PREPOSITIONS.iter().filter_map(|preposition| word.find(preposition)).min();
+                let end = end.unwrap_or(word.len());
+                (word[..end].rfind(' ').map_or(0, |space| space + 1), end)
+            }
         };
-        match split {
-            None => forms(self.word),
-            Some((verb, rest, true)) => forms(verb).map(|verb| format!("{verb} {rest}")),
-            Some((noun, rest, false)) => forms(noun).map(|noun| format!("{rest} {noun}")),
-        }
-        .unwrap_or_default()
+        inflect(&word[start..end], self.part, self.form)
+            .map(|form| format!("{}{form}{}", &word[..start], &word[end..]))
+            .unwrap_or_default()
     }
+}
+
+/// What follows the noun that takes the plural, as in "point of view".
+const PREPOSITIONS: [&str; 8] = [" at ", " by ", " for ", " in ", " of ", " on ", " to ", " with "];
+
+/// What the words before a word tell of its form, if it is a verb.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Nothing.
+    Nothing,
+    /// It is the past, if it can be ("they", "who").
+    Past,
+    /// It is the past, for the present has -s ("she").
+    PastOrS,
+    /// It is a participle, if it can be ("have", "be").
+    Participle,
 }
 
 impl Lexicon {
@@ -78,15 +97,38 @@ impl Lexicon {
 
     /// What may stand in the place of a word: of its own entry, or if it has none (of these parts of speech), of the
     /// entry that it is a form of. No word twice.
-    pub(super) fn choices(&self, word: &str, parts: &[String]) -> Vec<Choice<'_>> {
+    ///
+    /// Where the words before tell that it is a verb, the form of an irregular verb comes first: "she found" is no
+    /// founding. Elsewhere a past that may be a participle stands only for such another.
+    pub(super) fn choices(&self, word: &str, parts: &[String], told: impl FnOnce() -> Told) -> Vec<Choice<'_>> {
         let word = folded(word);
-        let found = self.of(&word, Form::Base, parts);
+        let irregular = irregular(&word);
+        let told = if irregular.is_empty() && !word.ends_with("ed") { Told::Nothing } else { told() };
+        let form_told = match told {
+            Told::Nothing => None,
+            Told::Past | Told::PastOrS => Some(Form::Past),
+            Told::Participle => Some(Form::Participle),
+        };
+        if let Some(told_form) = form_told {
+            for &(stem, form) in irregular {
+                let same = stem == word;
+                if !(form == Form::Ed || form == told_form) || same && told == Told::Past {
+                    continue;
+                }
+                let mut found = self.of(stem, told_form, parts);
+                found.retain(|choice| choice.part == "v" || choice.part.is_empty() && !same);
+                if !found.is_empty() {
+                    return found;
+                }
+            }
+        }
+        let mut found = self.of(&word, Form::Base, parts);
         if !found.is_empty() {
             return found;
         }
-        let mut found = Vec::new();
         for (stem, form) in stems(&word) {
-            found = self.of(&stem, form, parts);
+            let to = if form == Form::Ed { form_told.unwrap_or(form) } else { form };
+            found = self.of(&stem, to, parts);
             found.retain(|choice| inflect(&stem, choice.part, form).as_deref() == Some(&word));
             if !found.is_empty() {
                 break;
@@ -119,44 +161,13 @@ impl Choice<'_> {
     }
 }
 
-/// The entries that a word may be a form of, and the form.
-fn stems(word: &str) -> Vec<(String, Form)> {
-    let mut found = Vec::new();
-    for (table, form) in [(&NOUNS[..], Form::S), (&VERBS[..], Form::Ed)] {
-        found.extend(table.iter().filter(|(_, other)| *other == word).map(|(stem, _)| ((*stem).into(), form)));
-    }
-    for (end, form) in [("s", Form::S), ("ed", Form::Ed), ("ing", Form::Ing)] {
-        let Some(stem) = word.strip_suffix(end).filter(|stem| stem.len() > 1) else { continue };
-        found.push((stem.into(), form));
-        let mut last = stem.chars().rev();
-        if let (Some(a), Some(b)) = (last.next(), last.next()) {
-            if form == Form::S && a == 'e' {
-                found.push((stem[..stem.len() - 1].into(), form));
-            }
-            if form != Form::S {
-                found.push((format!("{stem}e"), form));
-            }
-            if form != Form::S && a == b {
-                found.push((stem[..stem.len() - a.len_utf8()].into(), form));
-            }
-        }
-        if let Some(stem) = stem.strip_suffix(if form == Form::S { "ie" } else { "i" }) {
-            found.push((format!("{stem}y"), form));
-        }
-        if let (Form::Ing, Some(stem)) = (form, stem.strip_suffix('y')) {
-            found.push((format!("{stem}ie"), form));
-        }
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn words(lexicon: &Lexicon, word: &str, parts: &[&str]) -> Vec<String> {
         let parts: Vec<String> = parts.iter().map(|&part| part.into()).collect();
-        lexicon.choices(word, &parts).iter().map(Choice::inflected).collect()
+        lexicon.choices(word, &parts, || Told::Nothing).iter().map(Choice::inflected).collect()
     }
 
     #[test]
@@ -172,6 +183,30 @@ mod tests {
         // The past of "get" is not its participle, so it stands for no past.
         assert_eq!(words(&lexicon, "obtained", &[]), Vec::<String>::new());
         assert_eq!(words(&lexicon, "bus", &[]), Vec::<String>::new());
+        let told =
+            |word, told| -> Vec<String> { lexicon.choices(word, &[], || told).iter().map(Choice::inflected).collect() };
+        assert_eq!(told("obtained", Told::Past), ["got"]);
+        assert_eq!(told("obtained", Told::Participle), ["gotten"]);
+        let rows = vec![
+            vec!["find".into(), "v".into(), "see".into()],
+            vec!["found".into(), "v".into(), "establish".into()],
+            vec!["put".into(), "v".into(), "lay".into()],
+            vec!["view".into(), "n".into(), "point of view".into()],
+            vec!["go".into(), String::new(), "run".into()],
+        ];
+        let lexicon = Lexicon::new("", Some(rows)).unwrap();
+        let told =
+            |word, told| -> Vec<String> { lexicon.choices(word, &[], || told).iter().map(Choice::inflected).collect() };
+        assert_eq!(told("found", Told::Nothing), ["establish"]);
+        assert_eq!(told("found", Told::Past), ["saw"]);
+        assert_eq!(told("found", Told::Participle), ["seen"]);
+        assert_eq!(told("put", Told::Nothing), ["lay"]);
+        assert_eq!(told("put", Told::Past), ["lay"]);
+        assert_eq!(told("put", Told::PastOrS), ["laid"]);
+        assert_eq!(told("put", Told::Participle), ["laid"]);
+        assert_eq!(told("views", Told::Nothing), ["points of view"]);
+        assert_eq!(told("went", Told::Nothing), ["ran"]);
+        assert_eq!(told("gone", Told::Participle), ["run"]);
         let rows = vec![vec!["examine".into(), "v".into(), "look at".into(), "Examine".into()]];
         let lexicon = Lexicon::new("", Some(rows)).unwrap();
         assert_eq!(words(&lexicon, "examining", &[]), ["looking at"]);

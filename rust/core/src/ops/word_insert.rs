@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::draw::{Draw, below_at};
-use super::lexicon::Lexicon;
+use super::lexicon::{Lexicon, Told};
 use super::text::{TextOp, TextPlan, TextRow};
 use super::words::{WordRow, WordSet};
 use crate::error::Result;
@@ -49,13 +49,14 @@ impl TextOp for WordInsert {
         let stream = draw.stream;
         let n = row.words.len() as u32;
         let place = |i: usize| below_at(&stream, 8, i, n) as usize;
-        let known = |i: usize| row.free(i) && !self.lexicon.choices(row.word(i), &self.parts).is_empty();
+        let known =
+            |i: usize| row.free(i) && !self.lexicon.choices(row.word(i), &self.parts, || Told::Nothing).is_empty();
         let (chosen, held) = row.chosen(draw, self.rate, self.most, |i| known(i) && row.open(place(i)));
         plan.held = held;
         let mut inserted: Vec<(usize, String)> = chosen
             .into_iter()
             .map(|i| {
-                let choices = self.lexicon.choices(row.word(i), &self.parts);
+                let choices = self.lexicon.choices(row.word(i), &self.parts, || Told::Nothing);
                 let choice = choices[below_at(&stream, 1, i, choices.len() as u32) as usize];
                 (place(i), choice.inflected() + " ")
             })
