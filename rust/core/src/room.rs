@@ -1,7 +1,7 @@
 //! Room for large results.
 //!
 //! Fresh memory is dear: the kernel clears it page by page, which takes as long as a fast op takes to write it. So large
-//! results get huge pages ([`with_room`]), and what a dropped result leaves serves the next one ([`Recycling`]).
+//! results get huge pages (`with_room`), and what a dropped result leaves serves the next one ([`Recycling`]).
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::{Mutex, TryLockError};
