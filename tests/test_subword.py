@@ -525,6 +525,44 @@ def test_columns_spans_and_stats_follow_an_edit() -> None:
     assert mine.decode(forbid).texts[0][15:21] == "France"
 
 
+NAMED = [
+    param
+    for param in PLAIN
+    if type(param.values[0]).__name__
+    not in ("CharInsert", "WhitespaceNoise", "Compose", "OneOf", "SomeOf", "Sometimes")
+    and param.values[0].to_spec()[type(param.values[0]).__name__]["spans"] == "follow"
+]
+
+
+@pytest.mark.parametrize("name", ["default", "byte_level", "llama3"])
+@pytest.mark.parametrize("op", NAMED)
+@examples(30)
+@given(
+    pieces=st.lists(st.sampled_from(["Ada", "Grace Hopper", "I am", "Cars", "3.14", "the", "so", "not", "good", ","]))
+)
+def test_entities_hold_what_they_hold_in_the_text(op: ops.Op, name: str, pieces: list[str]) -> None:
+    """A word before an entity is none of it, nor is a space; entities are whole words between spaces."""
+    starts = np.cumsum([0, *(len(piece) + 1 for piece in pieces)])
+    spans = [(0, int(s), int(s) + len(p), "b") for s, p in zip(starts, pieces, strict=False) if p[0].isupper()]
+    texts = vg.TextBatch.from_texts([" ".join(pieces)], ids=[3], spans=spans)
+    mine = ours(name)
+    tokens = op(mine.encode(texts), seed=3)
+    edited = op(texts, seed=3)
+    expected = [edited.texts[0].encode()[start:end].decode().strip() for _, start, end, _ in edited.spans.to_list()]
+    found = [spelled(mine, tokens.tokens[start:end].tolist()).strip() for _, start, end, _ in tokens.spans.to_list()]
+    assert found == expected
+
+
+def test_words_behind_an_insertion_keep_their_tokens() -> None:
+    mine = Tokenizer.default()
+    batch = mine.encode(["The car is good and the idea is big, they say"])
+    for op in (ops.PunctuationInsert(rate=1.0), ops.WordInsert(rate=1.0)):
+        out = op(batch, seed=1, return_source=True)
+        assert len(out.tokens) > len(batch.tokens) + 2
+        # The first word of a row is another token behind a space.
+        assert out.tokens[out.edited == 0].tolist()[-len(batch.tokens) + 1 :] == batch.tokens[1:].tolist()
+
+
 def test_guards_and_tagged_spans_reach_the_text_behind_tokens() -> None:
     tokenizer = vg.Tokenizer.default()
     text = "Ada never met Grace Hopper in Paris."

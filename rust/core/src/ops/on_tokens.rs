@@ -108,6 +108,7 @@ impl Room {
         let spans = self.spans(row.spans);
         this.op.plan(TextRow { text: &self.text, protected, spans: &spans }, draw, &mut self.made)?;
         plan.held = self.made.held;
+        before_spaces(&mut self.made, &self.text, protected);
         let n = row.tokens.len();
         plan.out.reserve(n + self.made.text.len());
         if !self.made.edits.is_empty() {
@@ -184,7 +185,7 @@ impl Room {
         let mut new_words = std::mem::take(&mut self.new_words);
         let moves = self.moves();
         let new = &self.made.text;
-        let mut out = Out { tokens, ends: &self.ends, moves, copied: 0..0, held: 0, edit: 0 };
+        let mut out = Out { tokens, ends: &self.ends, new: &self.made.text, moves, copied: 0..0, held: 0, edit: 0 };
         let fence_from = |first: usize| {
             self.fences[first..].iter().position(|&fence| fence == 1).map_or(tokens.len(), |k| first + k)
         };
@@ -321,7 +322,7 @@ impl Room {
         let new = &encoded.tokens.values;
         let (n, m) = (tokens.len(), new.len());
         plan.out.reserve(m);
-        let mut out = Out { tokens, ends: &self.ends, moves, copied: 0..0, held: 0, edit: 0 };
+        let mut out = Out { tokens, ends: &self.ends, new: &self.made.text, moves, copied: 0..0, held: 0, edit: 0 };
         // Before the first edit and after the last, equal tokens are the same ones.
         let (Some(first), Some(last)) = (moves.edits.first(), moves.edits.last()) else { return false };
         let before = (0..n.min(m)).take_while(|&i| tokens[i] == new[i] && self.ends[i] as usize <= first.start).count();
@@ -350,6 +351,22 @@ impl Room {
     fn moves(&self) -> Moves<'_> {
         // The lists are read while other parts of the room are written.
         Moves { edits: &self.made.edits, starts: &self.starts }
+    }
+}
+
+/// Puts what is inserted behind a space, and ends with one, before that space instead: the text is the same, and the word
+/// behind keeps its space and so its tokens.
+fn before_spaces(made: &mut TextPlan, text: &[u8], protected: Option<&[u8]>) {
+    // The first byte that is no part of the edits so far, with one between.
+    let (mut next, mut shift) = (1, 0isize);
+    for edit in &mut made.edits {
+        let (start, end) = (edit.start, edit.start.wrapping_add_signed(shift) + edit.length);
+        let spaces = start >= next && text[start - 1] == b' ' && made.text[..end].last() == Some(&b' ');
+        if start == edit.end && spaces && protected.is_none_or(|mask| mask[start - 1] == 0) {
+            (edit.start, edit.end) = (start - 1, start - 1);
+        }
+        shift += edit.length as isize - (edit.end - edit.start) as isize;
+        next = edit.end + 2;
     }
 }
 
@@ -453,6 +470,8 @@ impl Moves<'_> {
 struct Out<'a> {
     tokens: &'a [u32],
     ends: &'a [u32],
+    /// The new text.
+    new: &'a [u8],
     moves: Moves<'a>,
     /// Old tokens that are to be copied.
     copied: Range<usize>,
@@ -480,11 +499,13 @@ impl Out<'_> {
         self.copied = self.copied.end..self.copied.end;
     }
 
-    /// Appends a token that stands for new bytes `from..to`.
+    /// Appends a token that stands for new bytes `from..to`. The space that opens a word says little about where it
+    /// comes from, so the first byte behind it does.
     fn write(&mut self, token: u32, from: usize, to: usize, plan: &mut Plan) {
         let (mut source, mut edited) = (-1, true);
         let mut edit = self.edit;
-        if let Some(old) = self.moves.source(from, to, &mut edit) {
+        let opens = self.new[from..to].iter().position(|&byte| byte != b' ').unwrap_or(0);
+        if let Some(old) = self.moves.source(from + opens, to, &mut edit) {
             while self.held + 1 < self.tokens.len() && self.ends[self.held] as usize <= old {
                 self.held += 1;
             }
