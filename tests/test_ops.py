@@ -29,6 +29,7 @@ MLM: dict[str, Any] = {"mask_id": 4, "vocab_size": 100}
 T5: dict[str, Any] = {"sentinel_id": 99}
 FIM: dict[str, Any] = {"prefix_id": 101, "middle_id": 102, "suffix_id": 103}
 LEXICON = ops.Lexicon([("good", "a", "fine", "e\u0301"), ("car", "n", "bus"), ("a", "", "the", "not", "\u0301x")])
+RULES = {"good {x:word}": "{x} good | e\u0301 {x} :: 2", "cars": "\u0301x", "{x} car": "a {x}", "a": "the", "é": "e"}
 SOME = ops.TokenDropout(rate=0.4)
 
 EXAMPLES: dict[str, list[ops.Op]] = {
@@ -130,6 +131,11 @@ EXAMPLES: dict[str, list[ops.Op]] = {
         vg.Repeat(SOME, n=3),
         vg.Compose([SOME, vg.Repeat(vg.Repeat(ops.TokenSwap(rate=0.5), n=2), n=2), ops.MaskedLM(**MLM)]),
         vg.Compose([ops.KeyboardTypo(rate=0.5), vg.Repeat(ops.KeyboardTypo(rate=0.5), n=2)]),
+    ],
+    "Rewriter": [
+        ops.Rewriter(),
+        ops.Rewriter(RULES, rate=1.0, spans="drop", protect=TEXT_PROTECT),
+        ops.Rewriter(RULES, rate=0.7, negations=(), spans="forbid"),
     ],
     "SentencePermute": [
         ops.SentencePermute(end_ids=[1, 2, 5]),
@@ -258,6 +264,7 @@ IDLE: dict[str, ops.Op] = {
     "OcrNoise": ops.OcrNoise(rate=0.0),
     "PunctuationInsert": ops.PunctuationInsert(rate=0.0),
     "Repeat": vg.Repeat(ops.TokenDropout(rate=0.0), n=1),
+    "Rewriter": ops.Rewriter(RULES, rate=0.0),
     "SentencePermute": ops.SentencePermute(permute_sentence_ratio=0.0, end_ids=[1]),
     "SomeOf": vg.SomeOf([ops.TokenDropout(rate=1.0), ops.TokenSwap(rate=1.0)], k=0),
     "Sometimes": vg.Sometimes(ops.TokenDropout(rate=1.0), p=0.0),

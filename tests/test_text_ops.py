@@ -20,6 +20,7 @@ from variegate import ops
 from variegate.errors import InvalidInput
 
 LEXICON = ops.Lexicon([("good", "a", "fine", "nice"), ("car", "n", "bus", "automobile")])
+RULES = {"good": "fine | nice", "the {x:word} car": "the car {x}", "do not {x:word}": "don't {x}", "{x} cars": "{x}"}
 NAMES = ("Ada", "Grace Hopper", "Bob")
 MAKE: dict[str, Any] = {
     "CaseNoise": ops.CaseNoise,
@@ -35,6 +36,7 @@ MAKE: dict[str, Any] = {
     "Misspelling": ops.Misspelling,
     "OcrNoise": ops.OcrNoise,
     "PunctuationInsert": ops.PunctuationInsert,
+    "Rewriter": lambda **p: ops.Rewriter(RULES, **p),
     "Synonym": lambda **p: ops.Synonym(lexicon=LEXICON, **p),
     "WhitespaceNoise": lambda **p: ops.WhitespaceNoise(split_rate=p["rate"], **p),
     "WordDelete": ops.WordDelete,
@@ -56,7 +58,7 @@ def runs(out: vg.TextBatch) -> list[tuple[int, int, int, int]]:
 
 def test_every_text_op_is_here():
     kinds = {name for name in ops.__all__ if isinstance(getattr(ops, name), type)}
-    text = {name for name in kinds if getattr(ops, name).__module__.endswith((".characters", ".words"))}
+    text = {name for name in kinds if getattr(ops, name).__module__.endswith((".characters", ".rewriting", ".words"))}
     assert set(MAKE) == text
 
 
@@ -188,6 +190,7 @@ def uniform(counts: list[int]) -> bool:
         (ops.Misspelling(rate=RATE), "because "),
         (ops.OcrNoise(rate=RATE), "0"),
         (ops.PunctuationInsert(rate=RATE), "good "),
+        (ops.Rewriter({"big {x:word}": "large {x}"}, rate=RATE), "big car, "),
         (ops.Synonym(rate=RATE), "cars "),
         (ops.WhitespaceNoise(rate=RATE), "g "),
         (ops.WhitespaceNoise(rate=0.0, split_rate=RATE), "g"),

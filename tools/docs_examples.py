@@ -122,6 +122,11 @@ EXAMPLES = (
     Example(ops.WordDelete(rate=0.3), MOVIE, seed=5),
     Example(ops.WordInsert(rate=0.5), MOVIE, seed=3),
     Example(ops.Synonym(rate=0.7), _text("Two CARS stopped quickly, and a big old house was not far.")),
+    Example(ops.Rewriter(rate=1.0), _text("In order to win, they made use of a large number of tricks.")),
+    Example(
+        ops.Rewriter({"{x} because {y}": "because {y}, {x}"}, rate=1.0),
+        _text("The dog barked because it was hungry."),
+    ),
     Example(ops.Misspelling(rate=0.7), _text("We definitely received a separate address.")),
     Example(
         ops.EntitySwap(rate=1.0, tag="PER", entities=("Grace Hopper", "Alan Turing")),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import json
+import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -474,6 +475,114 @@ def entity_swap(row: Row, stream: Any, p: Parameters) -> list[Edit]:
     return edits
 
 
+# Rules are matched by regular expressions, tried at every place.
+LETTER = r"[\w\u0300-\u036f]"
+WORD = rf"(?>{LETTER}+(?:(?:['\u2019-]|(?<=[0-9])[.,](?=[0-9])){LETTER}+)*)"
+SPACE = r"(?> *(?: |\r?\n) *)(?![\r\n])"
+WORDS = rf"{WORD}(?:{SPACE}{WORD}){{0,11}}"
+OPENS = rf"(?<!{LETTER})(?<!{LETTER}['\u2019-])(?<![0-9][.,](?=[0-9]))"
+SHUTS = rf"(?!{LETTER})(?!['\u2019-]{LETTER})(?!(?<=[0-9])[.,][0-9])"
+KINDS = {"": rf"{WORDS}?", "word": WORD, "int": rf"[0-9]++{SHUTS}"}
+STARTERS = ("The", "A", "An", "It", "He")
+
+
+def same(c: str) -> str:
+    """What a character of a pattern matches."""
+    if c == " ":
+        return SPACE
+    if c == "'":
+        return "['\u2019]"
+    return re.escape(c) if c == c.upper() else f"[{re.escape(c)}{re.escape(c.upper())}]"
+
+
+def expression(pattern: str) -> re.Pattern[str]:
+    """A pattern as a regular expression with a group for each capture."""
+    made = ""
+    for text, name, kind in re.findall(r"([^{]*)(?:\{(\w+)(?::(\w+))?\})?", pattern):
+        made += "".join(map(same, text))
+        if name:
+            made += f"(?P<{name}>{KINDS[kind]})"
+    first, last = pattern.startswith("{"), pattern.endswith("}")
+    if first and ":" not in pattern[: pattern.index("}")]:
+        made = rf"(?<!{LETTER} )" + made
+    if last and ":" not in pattern[pattern.rindex("{") :]:
+        made = made.removesuffix("?)") + rf"+)(?!{SPACE}{WORD})"
+    return re.compile(OPENS + made + SHUTS)
+
+
+def rewriter(row: Row, stream: Any, p: Parameters) -> list[Edit]:
+    found: list[tuple[int, int, int, re.Match[str]]] = []
+    for number, (pattern, _) in enumerate(p["rules"]):
+        for match in (expression(pattern).match(row.text, at) for at in range(len(row.text))):
+            if match:
+                found.append((match.start(), -match.end(), number, match))
+    chosen: list[tuple[int, re.Match[str]]] = []
+    for _, _, number, match in sorted(found, key=lambda one: one[:3]):
+        if not chosen or match.start() >= chosen[-1][1].end():
+            chosen.append((number, match))
+    rolls, edits = stream.rolls(len(chosen)), []
+    for i, (number, match) in enumerate(chosen):
+        if rolls[i] < limit(p["rate"]):
+            edits += rewritten(row, match, *p["rules"][number], stream.word(1, i), p)
+    return edits
+
+
+def rewritten(row: Row, match: re.Match[str], pattern: str, alternatives: str, word: int, p: Parameters) -> list[Edit]:
+    text, named = row.text, match.groupdict()
+    negations = p.get("negations", ["no", "not", "never", "won't", "don't"])
+    before = re.search(r"(\S*) $", text[: match.start()])
+    after = re.match(r" (\S*)", text[match.end() :])
+    beside = [*(before.groups() if before else ()), *(after.groups() if after else ()), *named.values()]
+    if any(one.lower() in negations for part in beside for one in re.findall(WORD, part)):
+        return []
+    options = []
+    for alternative in alternatives.split("|"):
+        said, _, weight = alternative.partition("::")
+        first = re.sub(r"\{(\w+)\}", lambda m: named[m[1]], said.strip()).lower()
+        article = before[1].lower() if before else ""
+        if article not in ("a", "an") or first.startswith(("a", "e", "i", "o", "u")) == (article == "an"):
+            options.append((said.strip(), round(float(weight or 1) * 10**9)))
+    drawn = word * sum(weight for _, weight in options) >> 32
+    sums = itertools.accumulate(weight for _, weight in options)
+    said = next((said for (said, _), top in zip(options, sums, strict=True) if drawn < top), None)
+    if said is None:
+        return []
+    lead = pattern.startswith("{")
+    own = [match.start(name) for name in named]
+    ends = [match.end(name) for name in named]
+    gaps = list(zip([match.start(), *ends], [*own, match.end()], strict=True))
+    letters = [c for a, b in gaps for c in text[a:b] if c.isalpha()]
+    shouted = len(letters) > 1 and all(c.isupper() for c in letters) and pattern == pattern.lower()
+    opens = not lead or re.search(r"(^|[.!?:\n])[ \"'(]*$", text[: match.start()])
+    capital = not shouted and text[match.start()].isupper() and pattern[0].islower() | lead and bool(opens)
+    pieces = [piece for piece in re.split(r"(\{\w+\})", said) if piece]
+    names = [piece[1:-1] for piece in pieces if piece.startswith("{")]
+
+    def cased(piece: str, start: bool, change: bool = True) -> str:
+        if shouted and change:
+            return piece.upper()
+        return piece[:1].upper() + piece[1:] if capital and start else piece
+
+    ordered = names == list(named) and lead == said.startswith("{") and pattern.endswith("}") == said.endswith("}")
+    if ordered:
+        texts = re.split(r"\{\w+\}", said)
+        made = [(a, b, cased(to, k == 0)) for k, ((a, b), to) in enumerate(zip(gaps, texts, strict=True))]
+        edits = [edit for edit in made if text[edit[0] : edit[1]] != edit[2]]
+    else:
+        out = ""
+        for piece in pieces:
+            value = named[piece[1:-1]] if piece.startswith("{") else piece
+            moved = lead and capital and out and piece == "{" + next(iter(named)) + "}"
+            if moved and value.split()[0] in STARTERS:
+                out += value[0].lower() + value[1:]
+            else:
+                out += cased(value, not out, not piece.startswith("{"))
+        edits = [(match.start(), match.end(), out)]
+    at = [len(text[:i].encode()) for i in range(len(text) + 1)]
+    places = [(at[start], at[end], to) for start, end, to in edits]
+    return places if all(row.free(start, end) for start, end, _ in places) else []
+
+
 # Cases ---------------------------------------------------------------------------------------------------------------
 
 TEXTS = [
@@ -517,6 +626,23 @@ LEXICON = [
 TABLE = [["know", "", "konw", "now"], ["sure", "", "shure"], ["apple", "", "aple"], ["and", "", "adn", "an"]]
 GUARDS: Parameters = {"max_edits": 1.0}
 NAMES = ["Ada", "Cars", "Ибн Сина"]
+RULES = [
+    ["the {x:word} makes {y}", "{y} comes from the {x}"],
+    ["the clown", "a man"],
+    ["{x} and {y}", "{y} and {x} | both {x} and {y} :: 2"],
+    ["a car", "an auto | a bus :: 2.5"],
+    ["idea", "image | thought | aim"],
+    ["it is", "it's"],
+    ["I am {x:word}", "{x} I am"],
+    ["is never {n:int}", "is {n} at no time"],
+    ["{n:int} stops", "stops of {n}"],
+    ["him {x}, {y:word}", "him {x} by {y}"],
+    ["ёлка и {x}", "{x}, ёлка"],
+    ["так", "вот так"],
+    ["do not", "don't"],
+    ["don't you {x:word}", "{x} you | is it so that you {x}"],
+    ["boxes", "cases"],
+]
 
 OPS = {
     "CaseNoise": case_noise,
@@ -532,6 +658,7 @@ OPS = {
     "Misspelling": misspelling,
     "OcrNoise": ocr_noise,
     "PunctuationInsert": punctuation_insert,
+    "Rewriter": rewriter,
     "Synonym": synonym,
     "WhitespaceNoise": whitespace_noise,
     "WordDelete": word_delete,
@@ -568,6 +695,12 @@ CASES: dict[str, list[Parameters]] = {
     "Misspelling": guarded({"table": TABLE}),
     "OcrNoise": plain(),
     "PunctuationInsert": guarded({"marks": ".;?:!,"}),
+    "Rewriter": [
+        {"rules": RULES, "rate": 0.5},
+        {"rules": RULES, "rate": 1.0, "protect": PROTECT, "name": "all"},
+        {"rules": RULES, "rate": 1.0, "negations": [], "spans": "forbid"},
+        {"rules": RULES[2:4] + RULES[:1], "rate": 1.0, "negations": []},
+    ],
     "Synonym": [*guarded({"lexicon": LEXICON}), {"lexicon": LEXICON, "pos": ["n"], "rate": 1.0} | GUARDS],
     "WhitespaceNoise": plain({"split_rate": 0.1}, {"split_rate": 1.0}),
     "WordDelete": guarded({}),

@@ -36,6 +36,8 @@ from variegate.ops.objectives import (
     TextInfilling,
     WholeWordMask,
 )
+from variegate.ops.rewriting import Rewriter
+from variegate.ops.rules import Rules
 from variegate.ops.subword import BpeDropout, UnigramSample
 from variegate.ops.words import EntitySwap, Misspelling, Synonym, WordDelete, WordInsert, WordSwap
 
@@ -67,6 +69,8 @@ __all__ = [
     "Protect",
     "PunctuationInsert",
     "Repeat",
+    "Rewriter",
+    "Rules",
     "SentencePermute",
     "SomeOf",
     "Sometimes",

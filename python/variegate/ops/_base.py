@@ -18,6 +18,7 @@ from variegate import _core
 from variegate.batch import Edits, Spans, TextBatch, TokenBatch, _padding
 from variegate.errors import InvalidInput
 from variegate.ops.lexicon import Lexicon, lone_surrogate
+from variegate.ops.rules import Rules
 
 if TYPE_CHECKING:
     from variegate.tokenizer import Tokenizer
@@ -364,7 +365,7 @@ def _protected(value: Any) -> Iterator[str]:
 
 def _plain(value: Any) -> Any:
     """A parameter as JSON has it."""
-    if isinstance(value, Op | Lexicon):
+    if isinstance(value, Op | Lexicon | Rules):
         return value.to_spec()
     if isinstance(value, Protect):
         given = {field.name: list(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -375,11 +376,13 @@ def _plain(value: Any) -> Any:
 
 
 def _compiled(value: Any) -> Any:
-    """A parameter as the core takes it: a lexicon as its rows, wherever they come from."""
+    """A parameter as the core takes it: a lexicon as its rows and rules as lines, wherever they come from."""
     if isinstance(value, Op):
         return value._spec(_compiled)
     if isinstance(value, Lexicon):
         return value.rows
+    if isinstance(value, Rules):
+        return value.text
     if isinstance(value, tuple):
         return [_compiled(item) for item in value]
     return _plain(value)
@@ -397,6 +400,7 @@ def _checked(where: str, annotation: str, value: Any) -> Any:
         "Lexicon": _lexicon,
         "Op": _op,
         "Protect": _protect,
+        "Rules": _rules,
         "tuple[float, ...]": _reals,
         "tuple[int, ...]": _integers,
         "tuple[str, ...]": _texts,
@@ -457,6 +461,15 @@ def _lexicon(where: str, value: Any) -> Lexicon:
         return Lexicon.from_spec(value)
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {str(error).removeprefix('lexicon: ')}") from None
+
+
+def _rules(where: str, value: Any) -> Rules:
+    try:
+        return Rules.from_spec(value)
+    except InvalidInput as error:
+        located = InvalidInput(f"{where}: {str(error).removeprefix('rules: ')}")
+        located.line, located.column = error.line, error.column
+        raise located from None
 
 
 def _texts(where: str, value: Any) -> tuple[str, ...]:

@@ -228,7 +228,14 @@ fn neighbours<'py>(
     Ok((count.into_pyarray(py), left.into_pyarray(py), right.into_pyarray(py)))
 }
 
+/// How many rules of rewriting a text holds.
+#[pyfunction]
+fn count_rules(py: Python<'_>, text: &str) -> PyResult<usize> {
+    py.detach(|| ops::count_rules(text)).map_err(raise)
+}
+
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(count_rules, module)?)?;
     module.add_function(wrap_pyfunction!(neighbours, module)?)?;
     module.add_class::<Pipeline>()
 }

@@ -48,6 +48,8 @@ mod prefix_lm;
 mod protect;
 mod punctuation_insert;
 mod resegment;
+mod rewriter;
+mod rules;
 mod runs;
 mod seams;
 mod sentence_permute;
@@ -149,6 +151,14 @@ impl Stats {
     }
 }
 
+/// How many rules a text holds, in the format of their files.
+///
+/// # Errors
+/// What is no rule, with line, column and a caret.
+pub fn count_rules(text: &str) -> Result<usize> {
+    Ok(rules::Rules::parse(text)?.len())
+}
+
 /// The op named `kind`, or nothing if there is none: the one list of ops in this crate.
 fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
     Ok(Some(match kind {
@@ -173,6 +183,7 @@ fn leaf(kind: &str, parameters: Value) -> Result<Option<Leaf>> {
         "PunctuationInsert" => {
             Leaf::Text(Box::new(punctuation_insert::PunctuationInsert::new(parse(kind, parameters)?)?))
         }
+        "Rewriter" => Leaf::Text(Box::new(rewriter::Rewriter::new(parse(kind, parameters)?)?)),
         "SentencePermute" => Leaf::Token(Box::new(sentence_permute::SentencePermute::new(parse(kind, parameters)?)?)),
         "SpanCorruption" => Leaf::Token(Box::new(span_corruption::SpanCorruption::new(parse(kind, parameters)?)?)),
         "Synonym" => Leaf::Text(Box::new(synonym::Synonym::new(parse(kind, parameters)?)?)),

@@ -266,7 +266,7 @@ fn any_op() -> impl Strategy<Value = String> {
 fn any_text_op() -> impl Strategy<Value = String> {
     let rate = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0];
     let spans = prop_oneof![Just("follow"), Just("drop"), Just("forbid")];
-    (0usize..22, rate, spans, prop_oneof![Just(1.0), 0.0..1.0]).prop_map(|(kind, rate, spans, most)| {
+    (0usize..23, rate, spans, prop_oneof![Just(1.0), 0.0..1.0]).prop_map(|(kind, rate, spans, most)| {
         let lexicon = r#"[["b", "n", "car", "e\u0301", "\u0301x"], ["a", "", "Z z", "no"], ["not", "v", "yes"]]"#;
         let words = format!(r#""max_edits": {most}, "negations": ["not", "n't"]"#);
         let (kind, own) = match kind {
@@ -290,7 +290,11 @@ fn any_text_op() -> impl Strategy<Value = String> {
             17 => ("WordDelete", words),
             18 => ("WordInsert", format!(r#""lexicon": {lexicon}, {words}"#)),
             19 => ("Synonym", format!(r#""lexicon": {lexicon}, {words}"#)),
-            20 => ("Misspelling", format!(r#""table": {lexicon}, {words}"#)),
+            20 => {
+                let rules = r"b {x}\t{x} car | e\u0301 {x}\na bs\tan b :: 3 | \u0301\nrn\tm";
+                ("Rewriter", format!(r#""rules": "{rules}", "negations": ["not", "n't"]"#))
+            }
+            21 => ("Misspelling", format!(r#""table": {lexicon}, {words}"#)),
             _ => ("EntitySwap", format!(r#""tag": "b", "entities": ["Ada", "\u0301"], {words}"#)),
         };
         let own = if own.is_empty() { own } else { format!("{own}, ") };
@@ -359,7 +363,7 @@ proptest! {
             }
             prop_assert_eq!(&text[at..], &after[moved..]);
             if specs.len() == 1 {
-                let guarded = ["Word", "Synonym", "Punctuation", "Misspelling", "Entity"].iter().any(|kind| spec.contains(kind));
+                let guarded = ["Word", "Synonym", "Punctuation", "Misspelling", "Entity", "Rewriter"].iter().any(|kind| spec.contains(kind));
                 let words = words::words(text).into_iter();
                 let kept = words.filter(|w| w.of(text) == "keep" || guarded && matches!(w.of(text), "not" | "don't"));
                 let kept: Vec<_> = kept

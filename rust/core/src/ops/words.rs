@@ -42,7 +42,7 @@ pub(super) fn words(text: &str) -> Vec<Word> {
 }
 
 /// Where the word ends whose character `last` ends at `at`.
-fn end_of_word(text: &str, mut at: usize, mut last: char) -> usize {
+pub(super) fn end_of_word(text: &str, mut at: usize, mut last: char) -> usize {
     while let Some(c) = char_at(text, at) {
         let next = at + c.len_utf8();
         if part(c) || !c.is_ascii() && !boundary(text, at) {
@@ -58,6 +58,52 @@ fn end_of_word(text: &str, mut at: usize, mut last: char) -> usize {
         (at, last) = (next + after.len_utf8(), after);
     }
     at
+}
+
+/// Whether a word goes on across a place of the text.
+pub(super) fn inside_word(text: &str, at: usize) -> bool {
+    if let Some(&[before, after]) = at.checked_sub(1).and_then(|left| text.as_bytes().get(left..at + 1))
+        && before.is_ascii()
+        && after.is_ascii()
+    {
+        match (part(char::from(before)), part(char::from(after))) {
+            (true, true) => return true,
+            (true, false) if !matches!(after, b'\'' | b'-' | b'.' | b',') => return false,
+            (false, true) if !matches!(before, b'\'' | b'-' | b'.' | b',') => return false,
+            (false, false) => return false,
+            _ => {}
+        }
+    }
+    // A mark belongs to the letter that carries it.
+    let base = |mut at: usize| loop {
+        let last = text.get(..at)?.chars().next_back()?;
+        at -= last.len_utf8();
+        if last.is_ascii() || part(last) || boundary(text, at) {
+            return Some(last);
+        }
+    };
+    let raw = |at: usize| text.get(..at)?.chars().next_back();
+    let (Some(after), Some(before), Some(last)) = (char_at(text, at), base(at), raw(at)) else {
+        return !text.is_char_boundary(at);
+    };
+    let next = || char_at(text, at + after.len_utf8());
+    let joiner = |c: char| matches!(c, '\'' | '\u{2019}' | '-');
+    let point = |c: char| matches!(c, '.' | ',');
+    let digit = |c: char| c.is_ascii_digit();
+    // What joins two parts of a word carries no mark, nor does a digit beside a point.
+    match (part(before), part(after)) {
+        (true, true) => true,
+        (true, false) if joiner(after) => next().is_some_and(part),
+        (true, false) if point(after) => digit(last) && next().is_some_and(digit),
+        (false, true) if joiner(last) => base(at - last.len_utf8()).is_some_and(part),
+        (false, true) if point(last) => digit(after) && raw(at - 1).is_some_and(digit),
+        _ => !(after.is_ascii() || boundary(text, at)),
+    }
+}
+
+/// Whether a character belongs to words.
+pub(super) fn is_part(c: char) -> bool {
+    part(c)
 }
 
 fn part(c: char) -> bool {
@@ -217,6 +263,7 @@ pub(super) fn like(word: &str, model: &str) -> String {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::graphemes;
     use super::*;
 
     #[test]
@@ -267,6 +314,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_place_is_inside_a_word_where_it_cuts_one(text in graphemes::tests::odd_text(), more in "[a'.,1-]{0,4}") {
+            let text = text + &more;
+            let found = words(&text);
+            for at in (0..=text.len()).filter(|&at| boundary(&text, at)) {
+                prop_assert_eq!(inside_word(&text, at), found.iter().any(|word| word.start < at && at < word.end), "{}", at);
+            }
+        }
+
         #[test]
         fn words_are_apart_and_not_empty(text in "\\PC{0,30}") {
             let found = words(&text);

@@ -37,6 +37,7 @@ use sha2::{Digest, Sha256};
 use self::compile::Program;
 use self::expr::Fault;
 use self::parse::{Item, Rule, Sampler, Source, fault};
+pub(crate) use self::parse::{fault_in, suggestion};
 use self::permute::Permutation;
 use self::walk::{Decide, Draw, Failure, Find, FindBig, Sink, Texts, Walker};
 use crate::error::{Error, Result};

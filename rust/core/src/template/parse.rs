@@ -192,8 +192,15 @@ pub(super) fn fault(source: &Source, at: usize, message: impl Display) -> Error 
     Error::syntax(line, column, format!("{file}{message}\n  {}\n  {:>2$}", shown.trim_end(), '^', column - skipped))
 }
 
+/// [`fault`] in a text of another language.
+pub(crate) fn fault_in(source: &str, at: usize, message: impl Display) -> Error {
+    let mut all = Source::default();
+    all.push(None, source);
+    fault(&all, at, message)
+}
+
 /// ` (did you mean 'x'?)` for the nearest of `names`, or nothing where none is near.
-pub(super) fn suggestion<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn suggestion<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
     const LONGEST: usize = 64;
     let length = name.chars().count();
     let limit = (length / 3).clamp(1, 3);

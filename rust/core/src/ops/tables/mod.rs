@@ -21,3 +21,15 @@ pub(super) const NEGATIONS: [&str; 17] = [
     "barely", "cannot", "hardly", "n't", "neither", "never", "no", "nobody", "none", "noone", "nor", "not", "nothing",
     "nowhere", "rarely", "scarcely", "without",
 ];
+
+/// English rules of rewriting, in the format of their files.
+pub(super) const REWRITES: &str = include_str!("rewrites.tsv");
+
+/// English words that carry a capital only where a sentence starts.
+pub(super) const STARTERS: [&str; 67] = [
+    "a", "after", "all", "although", "an", "and", "any", "as", "at", "because", "before", "both", "but", "by",
+    "during", "each", "every", "few", "first", "for", "from", "he", "her", "here", "his", "how", "if", "in", "it",
+    "its", "many", "most", "my", "on", "one", "or", "our", "several", "she", "since", "so", "some", "such", "that",
+    "the", "their", "then", "there", "these", "they", "this", "those", "though", "to", "under", "until", "we", "what",
+    "when", "where", "which", "while", "who", "why", "with", "you", "your",
+];
