@@ -101,6 +101,14 @@ REFUSED = {
         HEAD + "stages:\n  - augment: {ops: [{TextInfilling: {mask_id: 4}}]}\n",
         "4:21: TextInfilling makes targets, which a text cannot hold: use it in a loader",
     ),
+    "variants": (
+        HEAD + "stages:\n  - paraphrase: {variants: 3, candidates: 2}\n",
+        "4:5: candidates must be at least variants: 2 cannot give 3",
+    ),
+    "share": (
+        HEAD + "stages:\n  - paraphrase: {rate: 1.5}\n",
+        "4:18: 'rate' must be less than or equal to 1, not 1.5",
+    ),
     "threshold": (
         HEAD + "stages:\n  - dedup: {threshold: 1.5}\n",
         "4:13: 'threshold' must be less than or equal to 1, not 1.5",
@@ -190,7 +198,7 @@ def test_the_json_schema_describes_the_yaml_form():
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     forms = {form["required"][0]: form for form in schema["properties"]["stages"]["items"]["oneOf"]}
-    assert sorted(forms) == ["augment", "dedup", "measure", "templates"]
+    assert sorted(forms) == ["augment", "dedup", "measure", "paraphrase", "templates"]
     assert "stage" not in schema["$defs"]["Dedup"]["properties"]
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(yaml.safe_load(EXAMPLE), schema)

@@ -646,6 +646,82 @@ stages:
     assert len(set(texts)) == 80
 
 
+PARAPHRASED = (
+    PLAIN
+    + """\
+stages:
+  - paraphrase: {variants: 3, rules: rules.tsv}
+output: {rows_per_shard: 150}
+"""
+)
+
+
+def sayings(folder, text=PARAPHRASED):
+    """A recipe whose records can be said in many ways, in one other way, or in none."""
+    (folder / "rules.tsv").write_text("in order to\tto | so as to\nalpha\tfirst letter\n", "utf-8")
+    parts = ["In order to win in order to lose, gämma %d.", "alpha%d", "So it was in order to %d, once."]
+    return make(folder, text, [{"text": parts[n % 3] % n, "id": f"r{n}"} for n in range(120)])
+
+
+@pytest.mark.usefixtures("small_units")
+def test_paraphrases_are_distinct_and_the_ledger_says_which_could_not_be_had(tmp_path):
+    out = tmp_path / "out"
+    recipe = sayings(tmp_path)
+    run(recipe, out, workers=2)
+    check(out)
+    rows, rejected = rows_of(out), rejects_of(out)
+    originals = {row["provenance"]["record_id"]: row["text"] for row in rows if row["provenance"]["kind"] == "human"}
+    made = {}
+    manifest = json.loads((out / "manifest.json").read_text())
+    for row in rows:
+        if row["provenance"]["kind"] == "human":
+            continue
+        assert (row["provenance"]["kind"], row["provenance"]["license"]) == ("augmented", "PSF-2.0")
+        said = manifest["ops"][row["provenance"]["ops"]]["paraphrase"]
+        assert said["rules"] == hashlib.sha256((tmp_path / "rules.tsv").read_bytes()).hexdigest()
+        (parent,) = row["provenance"]["parents"]
+        made.setdefault(originals[parent], []).append(row["text"])
+    assert len(originals) == 120
+    assert all(text not in said and len({*said}) == len(said) <= 3 for text, said in made.items())
+    assert {len(said) for text, said in made.items() if text.startswith("In order")} == {3}
+    assert {len(said) for text, said in made.items() if text.startswith("So it")} <= {1, 2, 3}
+    assert not [text for text in made if text.startswith("alpha")]
+    assert {row["reason"] for row in rejected} == {"unchanged", "repeated"}
+    assert all(row["reason"] == "unchanged" for row in rejected if row["text"].startswith("alpha"))
+    assert sum(map(len, made.values())) + len(rejected) == 360
+    ids = [row["provenance"]["record_id"] for row in rows] + [row["record_id"] for row in rejected]
+    assert len({*ids}) == len(ids)
+    stage = json.loads((out / "report.json").read_text())["stages"][1]
+    assert stage["in"] + stage["created"] == stage["out"] + stage["rejected"]
+    assert stage["short"] == sum(len(made.get(text, [])) < 3 for text in originals.values())
+    assert stage["examples"][0]["op"] == "Rewriter + Contraction + Synonym"
+    planned = plan(recipe).stages[1]
+    assert (planned.rows_in, planned.rows_out, planned.rejected) == (120, len(rows), len(rejected))
+    with pytest.raises(InvalidInput, match=r"has 0 of 3 variants after 16 candidates: raise candidates"):
+        run(sayings(tmp_path, PARAPHRASED.replace("{variants", "{exhausted: error, variants")), tmp_path / "error")
+
+
+@pytest.mark.usefixtures("small_units")
+def test_a_cut_run_of_paraphrases_continues_to_the_same_bytes(tmp_path):
+    recipe = sayings(tmp_path)
+    taken = snapshots(recipe, tmp_path / "out", tmp_path / "taken")
+    for path in taken[:: max(1, len(taken) // 8)]:
+        run(recipe, path, workers=3)
+        assert content(path) == content(tmp_path / "out"), path
+        check(path)
+
+
+def test_rules_of_a_stage_are_placed(tmp_path):
+    recipe = sayings(tmp_path)
+    (tmp_path / "rules.tsv").write_text("a {x}\t{y}\n", "utf-8")
+    with pytest.raises(InvalidInput, match=rf"^rules: {tmp_path}/rules.tsv: line 1, column 7: the pattern has no"):
+        run(recipe, tmp_path / "out")
+    (tmp_path / "rules.tsv").unlink()
+    with pytest.raises(InvalidInput, match=r"rules.tsv cannot be read"):
+        plan(recipe)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_broken_grammar_is_placed(tmp_path):
     text = 'version: 1\nstages: [{templates: {count: 3, grammar: "a = {b"}}]\n'
     with pytest.raises(InvalidInput, match=r"^grammar of stage 'templates': line 1, column \d+: "):

@@ -38,6 +38,7 @@ __all__ = [
     "Measure",
     "Mix",
     "Output",
+    "Paraphrase",
     "Recipe",
     "Source",
     "Stage",
@@ -208,6 +209,41 @@ class Augment(Stage):
         return self
 
 
+class Paraphrase(Stage):
+    """Derives variants from every record that say the same in another way, all of them distinct."""
+
+    stage: Literal["paraphrase"] = "paraphrase"
+    variants: int = Field(default=1, ge=1, le=1000, description="Distinct variants per record.")
+    candidates: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000,
+        description="Most variants to try for each record, until enough differ; 4 * variants + 4 if absent.",
+    )
+    exhausted: Exhausted = Field(
+        default="keep", description="Whether a record whose candidates give fewer variants keeps those, or is an error."
+    )
+    rules: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File of rewriting rules, relative to the recipe's folder; a set for English if absent.",
+    )
+    lexicon: str | None = Field(
+        default=None,
+        min_length=1,
+        description="TSV file of words and their synonyms, relative to the recipe's folder; English words if absent.",
+    )
+    rate: Share = Field(default=0.5, description="Share of the matches of rules that are rewritten.")
+    contractions: Share = Field(default=0.2, description="Share of English contractions that are made or undone.")
+    synonyms: Share = Field(default=0.1, description="Share of the words of the lexicon that are replaced.")
+    keep_source: bool = Field(default=True, description="Pass the originals on.")
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> Paraphrase:
+        _enough(self.candidates, "variants", self.variants)
+        return self
+
+
 class Templates(Stage):
     """Adds records from a grammar."""
 
@@ -278,7 +314,13 @@ class Output(_Model):
     rows_per_shard: int = Field(default=100_000, ge=1, le=2**31 - 1, description="Records per file.")
 
 
-_STAGES: dict[str, type[Stage]] = {"augment": Augment, "dedup": Dedup, "measure": Measure, "templates": Templates}
+_STAGES: dict[str, type[Stage]] = {
+    "augment": Augment,
+    "dedup": Dedup,
+    "measure": Measure,
+    "paraphrase": Paraphrase,
+    "templates": Templates,
+}
 
 
 def _flatten_stage(value: Any) -> Any:
@@ -306,7 +348,7 @@ def _unflatten_stage(value: Stage, handler: Any) -> dict[str, Any]:
 
 
 AnyStage = Annotated[
-    Annotated[Augment | Templates | Dedup | Measure, Field(discriminator="stage")],
+    Annotated[Augment | Paraphrase | Templates | Dedup | Measure, Field(discriminator="stage")],
     BeforeValidator(_flatten_stage),
     WrapSerializer(_unflatten_stage),
 ]

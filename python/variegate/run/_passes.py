@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import _core
-from variegate.recipe import Augment, Dedup, Measure, Templates
+from variegate.recipe import Augment, Dedup, Measure, Paraphrase, Templates
 from variegate.run import _records as records
 from variegate.run._context import token_batch
 from variegate.run._parts import Committed, ParquetDraft, Part
@@ -30,6 +30,7 @@ from variegate.run._stages import (
     AugmentStep,
     MeasureStep,
     Outcome,
+    ParaphraseStep,
     Read,
     Step,
     TemplatesStep,
@@ -281,6 +282,8 @@ def steps(context: Context) -> list[Step]:
         match stage:
             case Augment():
                 made.append(AugmentStep(context, index, stage))
+            case Paraphrase():
+                made.append(ParaphraseStep(context, index, stage))
             case Templates():
                 made.append(TemplatesStep(context, index, stage))
             case Dedup():

@@ -18,13 +18,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import provenance
 from variegate.errors import InvalidInput
 from variegate.provenance import licenses
-from variegate.recipe import Augment, Measure, Recipe, Templates
+from variegate.recipe import Augment, Measure, Paraphrase, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run._parse import parse
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from variegate.batch import TextBatch, TokenBatch
     from variegate.run._context import Context
 
-__all__ = ["AugmentStep", "MeasureStep", "Outcome", "Read", "Step", "TemplatesStep", "check_recipe"]
+__all__ = ["AugmentStep", "MeasureStep", "Outcome", "ParaphraseStep", "Read", "Step", "TemplatesStep", "check_recipe"]
 
 EXAMPLE_PARTS = 8
 EXAMPLES = 3
@@ -130,10 +131,13 @@ class AugmentStep(Step):
     """Derives variants."""
 
     kind = "augment"
+    stage: Augment | Paraphrase
+    shown: str  # what examples are captioned by
 
     def __init__(self, context: Context, index: int, stage: Augment) -> None:
         super().__init__(context, index, stage.label)
         self.stage = stage
+        self.shown = " + ".join(next(iter(op)) for op in stage.ops)
         said: dict[str, Any] = {"name": stage.label, "ops": stage.ops}
         if any(op.domain == "token" for op in made_ops(stage)):
             said["tokenizer"] = context.tokenizer.fingerprint
@@ -145,10 +149,7 @@ class AugmentStep(Step):
     def derive(self, rows: pa.Table, *, examples: bool) -> Iterator[Outcome]:
         """The rows, then their variants: candidate 0 of every row, then candidate 1 of those that still need one."""
         stage = self.stage
-        if stage.keep_source:
-            yield Outcome(rows, None, len(rows))
-        else:
-            yield Outcome(None, self.reject(rows, "replaced"), len(rows))
+        yield self.originals(rows)
         missing = np.full(len(rows), stage.variants)
         shown = 0
         for k in range(stage.candidates or stage.variants):
@@ -169,13 +170,27 @@ class AugmentStep(Step):
             missing -= ~bad
             if (missing == 0).any():
                 rows, missing = rows.filter(pa.array(missing > 0)), missing[missing > 0]
+        yield self.short(rows, stage.variants - missing, stage.candidates or stage.variants)
+
+    def originals(self, rows: pa.Table) -> Outcome:
+        """What becomes of the rows themselves."""
+        if self.stage.keep_source:
+            return Outcome(rows, None, len(rows))
+        return Outcome(None, self.reject(rows, "replaced"), len(rows))
+
+    def short(self, rows: pa.Table, got: npt.NDArray[np.int64], candidates: int) -> Outcome:
+        """Counts the rows that have fewer variants than asked for.
+
+        Raises:
+            InvalidInput: There is one, and the stage says that this is an error.
+        """
+        stage = self.stage
         if len(rows) and stage.exhausted == "error":
-            record_id, got = rows["record_id"][0].as_py().hex(), stage.variants - int(missing[0])
             raise InvalidInput(
-                f"stage '{self.label}': record {record_id} has {got} of {stage.variants} variants after "
-                f"{stage.candidates or stage.variants} candidates: raise candidates, or set exhausted: keep"
+                f"stage '{self.label}': record {rows['record_id'][0].as_py().hex()} has {got[0]} of {stage.variants} "
+                f"variants after {candidates} candidates: raise candidates, or set exhausted: keep"
             )
-        yield Outcome(None, counts={"short": len(rows)})
+        return Outcome(None, counts={"short": len(rows)})
 
     def variant(self, rows: pa.Table, k: int) -> pa.Table:
         """Variant `k` of every row, without tokens."""
@@ -192,16 +207,20 @@ class AugmentStep(Step):
                 batch = self.context.tokenizer.decode(batch)
             batch = op(batch, seed=self.seed, variant=k)
         texts: TextBatch = self.context.tokenizer.decode(batch) if isinstance(batch, TokenBatch) else batch
+        return self.derived(rows, records.strings(texts.data, texts.offsets), np.full(len(rows), k, np.int64))
+
+    def derived(self, rows: pa.Table, texts: pa.Array, k: npt.NDArray[np.int64]) -> pa.Table:
+        """A table of texts made from the rows, each with its number."""
         parents = records.ids_of(rows["record_id"])
-        count = np.full(len(rows), k, np.int64)
+        ids = records.flat(rows["id"]).to_numpy()
         made = provenance.child_record_ids(
-            parents, spec=bytes.fromhex(self.ops_hash), seed=self.context.recipe.seed, k=count
+            parents, spec=bytes.fromhex(self.ops_hash), seed=self.context.recipe.seed, k=k
         )
         columns = {name: rows[name] for name in rows.column_names if name not in ("tokens", "spans", "bindings")}
         columns |= {
-            "text": records.strings(texts.data, texts.offsets),
+            "text": texts,
             "record_id": records.id_column(made),
-            "id": pa.array(provenance.child_ids(ids, stage=self.label, k=count)),
+            "id": pa.array(provenance.child_ids(ids, stage=self.label, k=k)),
             "parents": pa.ListArray.from_arrays(
                 pa.array(np.arange(len(rows) + 1, dtype=np.int32)), records.flat(rows["record_id"])
             ),
@@ -215,7 +234,6 @@ class AugmentStep(Step):
         """A few variants beside what they were made from."""
         short = np.flatnonzero(np.asarray(pc.less(pc.utf8_length(before["text"]), EXAMPLE_CHARACTERS)))
         chosen = short[:EXAMPLES] if len(short) else np.arange(min(EXAMPLES, len(before)))
-        label = " + ".join(next(iter(op)) for op in self.stage.ops)
         found = []
         for row in chosen.tolist():
             old, new = before["text"][row].as_py(), after["text"][row].as_py()
@@ -223,9 +241,76 @@ class AugmentStep(Step):
             if len(old) > EXAMPLE_CHARACTERS and edits:
                 edits = [edit for edit in edits if max(edit[1], edit[3]) < EXAMPLE_CHARACTERS * 0.9]
             record_id = after["record_id"][row].as_py().hex()
-            example = {"op": label, "record_id": record_id, "edits": edits}
+            example = {"op": self.shown, "record_id": record_id, "edits": edits}
             found.append({**example, "before": old[:EXAMPLE_CHARACTERS], "after": new[:EXAMPLE_CHARACTERS]})
         return found
+
+
+class ParaphraseStep(AugmentStep):
+    """Derives variants that differ from their record and from each other."""
+
+    kind = "paraphrase"
+
+    def __init__(self, context: Context, index: int, stage: Paraphrase) -> None:
+        Step.__init__(self, context, index, stage.label)
+        from variegate import ops
+
+        self.stage = stage
+        base = context.recipe.base
+        rules = None if stage.rules is None else ops.Rules.from_file(base / stage.rules)
+        lexicon = None if stage.lexicon is None else ops.Lexicon.from_tsv(base / stage.lexicon)
+        self.using = (
+            ops.Rewriter(rules, rate=stage.rate),
+            ops.Contraction(rate=stage.contractions),
+            ops.Synonym(rate=stage.synonyms, lexicon=lexicon),
+        )
+        self.shown = " + ".join(type(op).__name__ for op in self.using)
+        said = {name: getattr(stage, name) for name in ("rate", "contractions", "synonyms")}
+        files = {"rules": rules and rules.to_spec()["sha256"], "lexicon": lexicon and lexicon.to_spec()["sha256"]}
+        self.spec = {"paraphrase": {"name": stage.label, **said, **files}}
+        self.ops_hash = ops_hash(self.spec)
+        self.seed = stage_seed(context.recipe.seed, stage.label)
+        self.candidates = stage.candidates or 4 * stage.variants + 4
+
+    def derive(self, rows: pa.Table, *, examples: bool) -> Iterator[Outcome]:
+        """The rows, then the variants of some at a time."""
+        n = self.stage.variants
+        yield self.originals(rows)
+        size = max(1, len(rows) // n)
+        shown = 0
+        for first in range(0, len(rows), size):
+            part = rows.slice(first, size)
+            wanted = examples and shown < EXAMPLES
+            outcome, got = self.variants(part, examples=wanted)
+            shown += len(outcome.examples)
+            yield outcome
+            less = np.flatnonzero(got < n)
+            yield self.short(part.take(pa.array(less)), got[less], self.candidates)
+
+    def variants(self, rows: pa.Table, *, examples: bool) -> tuple[Outcome, npt.NDArray[np.int64]]:
+        """The variants of some rows, an entry of the ledger for each that could not be had, and how many each has."""
+        from variegate.batch import TextBatch
+        from variegate.paraphrase import paraphrase
+
+        n = self.stage.variants
+        batch = TextBatch(*records.ragged(rows["text"]), ids=records.flat(rows["id"]).to_numpy())
+        out = paraphrase(batch, n, seed=self.seed, using=self.using, candidates=self.candidates)
+        parents = out.rows["_parent"]
+        source = rows.take(pa.array(parents))
+        made = self.derived(source, records.strings(out.data, out.offsets), out.rows["_variant"])
+        got = np.bincount(parents, minlength=len(rows))
+        ledger = None
+        if (got < n).any():
+            reason = np.full(len(rows), "", object)
+            for name, short in (out.stats or {})["paraphrase"]["short"].items():
+                reason[short] = name
+            lost = np.repeat(np.arange(len(rows)), n - got)
+            # What was not had is numbered behind all candidates.
+            number = self.candidates + np.arange(len(lost)) - np.searchsorted(lost, lost)
+            without = rows.take(pa.array(lost))
+            ledger = self.reject(self.derived(without, without["text"], number), pa.array(reason[lost], pa.string()))
+        found = self.examples(source, made) if examples and len(made) else []
+        return Outcome(self.context.tokenized(made), ledger, 0, n * len(rows), found), got
 
 
 class TemplatesStep(Step):
@@ -320,7 +405,7 @@ def check_recipe(recipe: Recipe) -> None:
         )
         raise recipe.error(message, at=("mix", "max_synthetic"))
     for stage in recipe.stages:
-        if not isinstance(stage, Augment):
+        if not isinstance(stage, Augment | Paraphrase):
             continue
         for index, source in enumerate(recipe.sources):
             try:
