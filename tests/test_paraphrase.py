@@ -327,3 +327,21 @@ def test_translations_are_variants_and_are_rewritten():
         paraphrase(batch, 2, seed=1, back_translate=back, return_source=True)
     with pytest.raises(InvalidInput, match="back_translate works on text"):
         paraphrase(vg.Tokenizer.default().encode(batch), 2, seed=1, back_translate=back)
+
+
+def test_a_translator_and_its_filter_are_taken_as_they_are():
+    words = {("en", "es"): {"people": "gente"}, ("es", "en"): {"gente": "persons"}}
+
+    class Toy:
+        def identity(self, source: str, target: str) -> str:
+            return "toy 1"
+
+        def translate(self, texts: list[str], source: str, target: str) -> list[str]:
+            known = words[source, target]
+            return [" ".join(known.get(word, word) for word in text.split(" ")) for text in texts]
+
+    back = vg.paraphrase.BackTranslate(Toy())
+    out = paraphrase(batch_of(TEXTS), 2, seed=1, back_translate=back)
+    first = [text for text, parent in zip(out.texts, out.rows["_parent"], strict=True) if parent == 0]
+    assert first[0] == TEXTS[0].replace("people", "persons")
+    assert len(first) == 2
