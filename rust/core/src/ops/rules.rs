@@ -39,6 +39,8 @@ pub(super) struct Rule {
     parts: Vec<Part>,
     /// The part that is looked for: the first with a word in it. What comes before it is at most one capture.
     anchor: usize,
+    /// The [`bucket`] of the literal behind a capture that follows the anchor.
+    next: Option<u8>,
     pub(super) alternatives: Vec<Alternative>,
     /// Whether the first letter is written as a capital, which then says nothing about the place in the sentence.
     pub(super) named: bool,
@@ -205,7 +207,7 @@ impl Rules {
     /// The matches in a text, apart and ascending: of those that overlap the leftmost, then the longest, then that of
     /// the first rule. A rule matches once at a place, with each capture as short as it can be, from the left.
     pub(super) fn find(&self, text: &str, folded: &Folded) -> Vec<Match> {
-        let view = View { text, folded, walk: RefCell::default() };
+        let view = View { text, folded, walk: RefCell::default(), ahead: RefCell::default() };
         let mut found = Vec::new();
         for hit in self.finder.find_overlapping_iter(&folded.text) {
             for &rule in &self.begun[hit.pattern().as_usize()] {
@@ -239,6 +241,11 @@ impl Rule {
             captures[0] = (start as u32, at as u32);
         }
         if inside_word(&view.folded.text, start) {
+            return None;
+        }
+        if let (Some(next), Part::Literal(anchor)) = (self.next, &self.parts[self.anchor])
+            && !view.comes(at + anchor.text.len(), next)
+        {
             return None;
         }
         let end = view.parts(&self.parts[self.anchor..], at, self.anchor, &mut captures)?;
@@ -289,6 +296,7 @@ struct View<'a> {
     text: &'a str,
     folded: &'a Folded,
     walk: RefCell<Walk>,
+    ahead: RefCell<Ahead>,
 }
 
 /// The ends of the words with single spaces between them from a place on, as far as they were asked for: rules that
@@ -298,6 +306,18 @@ struct Walk {
     from: usize,
     ends: Vec<usize>,
     whole: bool,
+}
+
+/// Which literals may stand behind up to [`MAX_WORDS`] words from a place on, by their buckets.
+#[derive(Default)]
+struct Ahead {
+    from: Option<usize>,
+    buckets: [u64; 4],
+}
+
+/// A hash of the second and third byte of a text: the first is mostly a space.
+fn bucket(text: &[u8]) -> Option<u8> {
+    text.get(1..3).map(|two| two[0].wrapping_mul(31).wrapping_add(two[1].wrapping_mul(7)))
 }
 
 impl View<'_> {
@@ -341,6 +361,19 @@ impl View<'_> {
                 None
             }
         }
+    }
+
+    /// Whether a literal of a bucket may stand behind a capture that begins at `at`: told once for all rules that ask.
+    fn comes(&self, at: usize, next: u8) -> bool {
+        let mut ahead = self.ahead.borrow_mut();
+        if ahead.from != Some(at) {
+            *ahead = Ahead { from: Some(at), buckets: [0; 4] };
+            let ends = (1..=MAX_WORDS).map_while(|words| self.words_end(at, words));
+            for found in ends.filter_map(|end| bucket(&self.folded.text.as_bytes()[end..])) {
+                ahead.buckets[usize::from(found >> 6)] |= 1 << (found & 63);
+            }
+        }
+        ahead.buckets[usize::from(next >> 6)] >> (next & 63) & 1 == 1
     }
 
     /// Where the given number of words ends that begin at `at`.
@@ -457,8 +490,12 @@ impl<'a> Parser<'a> {
             Part::Capture(_) => false,
         };
         let alternatives = self.alternatives(&parts, &names)?;
+        let next = match &parts[anchor + 1..] {
+            [Part::Capture(_), Part::Literal(literal), ..] => bucket(literal.text.as_bytes()),
+            _ => None,
+        };
         let key = key(&parts);
-        Ok((Rule { parts, anchor, alternatives, named }, key))
+        Ok((Rule { parts, anchor, next, alternatives, named }, key))
     }
 
     /// The parts of a pattern up to the tab, and the names of its captures.
@@ -833,7 +870,7 @@ mod tests {
                 if inside_word(&folded.text, start) || lead && !clause {
                     continue;
                 }
-                let view = View { text, folded, walk: RefCell::default() };
+                let view = View { text, folded, walk: RefCell::default(), ahead: RefCell::default() };
                 let mut captures = Captures::default();
                 if let Some(end) = view.parts(&rule.parts, start, 0, &mut captures) {
                     all.push((start, end, number));
