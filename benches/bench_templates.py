@@ -1,14 +1,18 @@
-"""Texts from a template, numbers drawn and answers computed: against str.format, Jinja2 and tracery, one thread."""
+"""Texts and tokens from a template, numbers drawn and answers computed: against what people use, one thread."""
 
 from __future__ import annotations
 
+import functools
 import random
 import re
 from decimal import Decimal
 
 import jinja2
 import pytest
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from variegate import Tokenizer
 from variegate.templates import Grammar
 
 ROWS = 200_000
@@ -25,6 +29,39 @@ name  = Anna[gender=f] | Ben[gender=m] | Chloe[gender=f] | Dan[gender=m]
 they  = she[gender=f] | he[gender=m]
 thing = apple | mouse[pl=mice] | hourglass | unicorn
 """)
+
+
+SPECIAL = ["<unk>", "<eos>"]
+
+
+@functools.cache
+def tokenizer(kind: str) -> tokenizers.Tokenizer:
+    """A tokenizer of a kind, trained on texts of the grammar."""
+    bpe = functools.partial(trainers.BpeTrainer, vocab_size=1000, special_tokens=SPECIAL, show_progress=False)
+    match kind:
+        case "byte-level BPE":
+            tok, trainer = tokenizers.Tokenizer(models.BPE()), bpe(initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+            tok.pre_tokenizer, tok.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+        case "metaspace BPE":
+            tok, trainer = tokenizers.Tokenizer(models.BPE(unk_token="<unk>")), bpe()
+            tok.pre_tokenizer, tok.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+        case "Unigram":
+            tok = tokenizers.Tokenizer(models.Unigram())
+            trainer = trainers.UnigramTrainer(
+                vocab_size=200, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+            )
+            tok.normalizer, tok.pre_tokenizer, tok.decoder = (
+                normalizers.NFKC(),
+                pre_tokenizers.Metaspace(),
+                decoders.Metaspace(),
+            )
+        case _:
+            tok = tokenizers.Tokenizer(models.WordPiece(unk_token="<unk>"))
+            trainer = trainers.WordPieceTrainer(vocab_size=1000, special_tokens=SPECIAL, show_progress=False)
+            tok.normalizer, tok.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+            tok.decoder = decoders.WordPiece()
+    tok.train_from_iterator(GRAMMAR.sample(2000, seed=1).texts, trainer)
+    return tok
 
 
 def str_format() -> list[str]:
@@ -122,6 +159,51 @@ def bench_sample_as_strings(compare):
         unit="strings",
         peer_name="random.randint, str.format",
         note="both end in a list of str",
+    )
+
+
+@pytest.mark.parametrize("kind", ["byte-level BPE", "metaspace BPE", "Unigram", "WordPiece"])
+def bench_sample_tokens(compare, kind):
+    theirs, ours = tokenizer(kind), Tokenizer(tokenizer(kind))
+    texts = GRAMMAR.sample(PEER_ROWS, seed=3).texts
+    compare(
+        f"templates, sample(tokenizer=), {kind}",
+        lambda: GRAMMAR.sample(PEER_ROWS, seed=3, tokenizer=ours),
+        lambda: theirs.encode_batch_fast(texts, add_special_tokens=False),
+        check=lambda tokens, encodings: tokens.to_lists() == [encoding.ids for encoding in encodings],
+        units=PEER_ROWS,
+        unit="expansions",
+        peer_name="encode_batch_fast of the texts",
+        peer_package="tokenizers",
+        goal_rate=1e6,
+        goal_ratio=5,
+        note="ours also draws, and makes spans, bindings and ids; the peer is given its texts",
+    )
+
+
+def bench_sample_tokens_over_encode(compare):
+    ours = Tokenizer(tokenizer("byte-level BPE"))
+    texts = GRAMMAR.sample(PEER_ROWS, seed=3)
+    compare(
+        "templates, sample(tokenizer=), over Tokenizer.encode",
+        lambda: GRAMMAR.sample(PEER_ROWS, seed=3, tokenizer=ours),
+        lambda: ours.encode(texts),
+        check=lambda tokens, encoded: tokens.equals(encoded),
+        units=PEER_ROWS,
+        unit="expansions",
+        peer_name=f"Tokenizer.encode with spans, engine {ours.engine}",
+        note="ours also draws; the peer is given a batch with spans",
+    )
+
+
+def bench_index_of(compare):
+    texts = GRAMMAR.sample(200, seed=3).texts
+    compare(
+        "templates, index_of",
+        lambda: [GRAMMAR.index_of(text) for text in texts],
+        check=lambda ours, _: [GRAMMAR.nth(index).text for index in ours] == texts,
+        units=200,
+        unit="texts",
     )
 
 

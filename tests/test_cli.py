@@ -195,6 +195,94 @@ def test_run_check_report(variegate: Any, made: Path) -> None:
     assert (out / "report.html").stat().st_size > 10_000
 
 
+SUMS = "task = {a=int 2..99}{sign}{b=int 2..99} = <answer>{=a+b}</answer>( ok)?\nsign = \\ +\\ \n"
+
+
+@pytest.fixture
+def sums(tmp_path: Path) -> Path:
+    path = tmp_path / "sums.grammar"
+    path.write_text(SUMS)
+    return path
+
+
+def test_grammar_explain_counts_rules(variegate: Any, sums: Path) -> None:
+    done = variegate("grammar", "explain", sums)
+    assert (done.code, done.err) == (0, "")
+    assert done.out == (
+        "19,208 derivations from 'task', 2 rules\n\nrule  derivations\ntask       19,208\nsign            1\n"
+    )
+    done = variegate("grammar", "explain", sums, "--start", "sign")
+    assert done.out.startswith("1 derivation from 'sign', 2 rules\n")
+    sums.write_text("x = " + "".join(f"{{x{i}=int 1..99}}" for i in range(50)))
+    assert variegate("grammar", "explain", sums).out.splitlines()[-1].split() == ["x", "about", "6.050e99"]
+
+
+def test_grammar_explain_shows_derivations(variegate: Any, sums: Path) -> None:
+    done = variegate("grammar", "explain", sums, "--index", "10")
+    assert done.code == 0
+    assert done.out == (
+        "19,208 derivations from 'task', 2 rules\n\n"
+        "derivation 10\n"
+        '  task: "2 + 7 = 9"\n'
+        "    a = 2\n"
+        '    sign: " + "\n'
+        "    b = 7\n"
+        '    <answer>: "9"\n'
+        '      {=a+b}: "9"\n'
+        "    (...)?, left out\n"
+        "bindings: a = 2, b = 7\n"
+        "text: 2 + 7 = 9\n"
+    )
+    found = json.loads(variegate("grammar", "explain", sums, "--sample", "3", "--seed", "1", "--json").out)
+    assert (found["count"], found["rules"]) == (19208, {"task": 19208, "sign": 1})
+    assert len(found["derivations"]) == 3
+    for one in found["derivations"]:
+        assert one["steps"][0]["text"] == one["text"]
+        assert one["bindings"].keys() == {"a", "b"}
+        (answer,) = one["spans"]
+        assert int(one["text"][answer["start"] : answer["end"]]) == one["bindings"]["a"] + one["bindings"]["b"]
+
+
+def test_grammar_sample_writes_json_lines(variegate: Any, sums: Path, tmp_path: Path) -> None:
+    sums.write_text("x = é {a=int 1..3}({w=choice p, q})? <t>{a}</t>")
+    shown = variegate("grammar", "sample", sums, "-n", "9", "--seed", "4", "--no-replace")
+    rows = [json.loads(line) for line in shown.out.splitlines()]
+    assert len({row["text"] for row in rows}) == 9
+    for row in rows:
+        (span,) = row["spans"]
+        assert row["text"][span["start"] : span["end"]] == str(row["bindings"]["a"])
+        assert ("w" in row["bindings"]) == (row["text"][3] in "pq")
+    out = tmp_path / "out.jsonl"
+    done = variegate("grammar", "sample", sums, "-n", "9", "--seed", "4", "--no-replace", "-o", out)
+    assert done.out == f"9 texts in {out}\n"
+    assert out.read_text(encoding="utf-8") == shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--index", "19208"], 1, "nth: the index must be below count() = 19208 (it is 19208)"),
+        (["--index", "x"], 2, "--index must be a whole number, 0 or more (it is x)"),
+        (["--index", "1", "--sample", "1"], 2, "give --index or --sample, not both"),
+        (["--start", "sing"], 1, "start: there is no rule 'sing' (did you mean 'sign'?)"),
+    ],
+)
+def test_grammar_explain_says_what_is_wrong(
+    variegate: Any, sums: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = variegate("grammar", "explain", sums, *arguments)
+    assert done.code == code
+    assert message in done.err
+    assert done.out == ""
+
+
+def test_a_grammar_with_a_mistake_is_shown_with_its_place(variegate: Any, sums: Path) -> None:
+    sums.write_text("x = {nmae}\nname = a")
+    done = variegate("grammar", "explain", sums)
+    assert done.code == 1
+    assert f"{sums}: line 1, column 6: undefined rule 'nmae' (did you mean 'name'?)" in done.err
+
+
 def test_a_directory_of_another_recipe(variegate: Any, made: Path) -> None:
     out = made / "out"
     assert variegate("run", made / "recipe.yaml", "-o", out).code == 0

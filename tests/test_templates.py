@@ -7,6 +7,8 @@ import json
 import multiprocessing
 import pickle
 import re
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -315,6 +317,209 @@ def test_mixed_radix_is_the_product_of_its_ranges(ranges):
         found = g.nth(index)
         assert list(found.bindings.values()) == values
         assert [int(found.text[span.start : span.end]) for span in found.spans] == values
+
+
+UNSEEN = (
+    "x = "
+    + "".join(f"{{!x{i}=choice a, b, c, d, e, f, g, h, i}}" for i in range(8))
+    + "{=" + "+".join(f"x{i}" for i in range(8)) + "}"
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_index_of_inverts_the_oracles_derivations(case):
+    g = Grammar(case["source"], name=case["name"], **case["given"])
+    first = {}
+    for index, (text, _, _) in enumerate(case["derivations"]):
+        derivation = g.nth(index)
+        assert g.index_of(derivation) == index
+        assert g.index_of(text) == first.setdefault(text, index)
+        again = g.nth(g.index_of(text, bindings=derivation.bindings))
+        assert (again.text, again.bindings | derivation.bindings) == (text, again.bindings)
+        assert next(step for step in g.explain(index) if step.kind == "rule").text == text
+
+
+def test_enumeration_is_a_bijection_with_index_of():
+    g = Grammar("s = {e} ends\ne[depth=3] = ({e} {e}) | {n=choice 1, 2} | <t>{w=choice p, q}</t>( {n2=int 8..9})?")
+    texts = [g.nth(k).text for k in range(g.count())]
+    assert len(set(texts)) == g.count() > 4000
+    for k in range(0, g.count(), 7):
+        assert g.index_of(texts[k]) == k
+
+
+def test_index_of_reads_texts_of_the_example_grammar():
+    g = Grammar.from_file(ROOT / "examples/grammars/arithmetic.grammar")
+    s = g.sample(100, seed=5)
+    for text, index in zip(s.texts, s.rows["_index"], strict=True):
+        found = g.index_of(text)
+        assert found <= index
+        assert g.nth(found).text == text
+        assert g.index_of(g.nth(int(index))) == index
+
+
+def test_index_of_solves_for_hidden_values():
+    g = Grammar(
+        "x = {!a=int 1..900}{!b=int 1..900}{!c=int 1..900}( so)? {=a+b*c} and {=a-b}, {=b > c}; {c}|{!a=int 7..8}no"
+    )
+    for text in g.sample(40, seed=2).texts:
+        index = g.index_of(text)
+        assert g.nth(index).text == text
+        same = [k for k in (index - 1, index + 1) if 0 <= k < g.count() and g.nth(k).text == text]
+        assert all(k >= index for k in same)
+    free = Grammar("x = {!a=int 1..9}{!b=int 1..9}{!a=int 3..9}{=a*b}")
+    texts = [free.nth(k).text for k in range(free.count())]
+    assert [free.index_of(text) for text in texts] == [texts.index(text) for text in texts]
+
+
+RICH = """
+story = {who=name} buys {n=int 2..4} {thing[num=n]} at {price=float 0.25..1.25 step 0.25} each on \\
+        {!d=date 2024-01-30..2024-02-02}{d|long}. {they[gender=who]|cap} pays {=n * price}, and has {thing|a} too.
+name  = Anna[gender=f] | Ben[gender=m]
+they  = she[gender=f] | he[gender=m]
+thing = apple | mouse[pl=mice] | hourglass
+"""
+
+
+def test_index_of_explain_and_tokens_know_the_whole_language():
+    g = Grammar(RICH)
+    step = 37
+    for k in range(0, g.count(), step):
+        text = g.nth(k).text
+        found = g.index_of(text)
+        assert g.nth(found).text == text
+        assert found <= k
+        assert g.index_of(g.nth(k)) == k
+        assert g.nth(g.index_of(text, bindings=g.nth(k).bindings)).bindings == g.nth(k).bindings
+        steps = g.explain(k)
+        assert steps[0].text == text
+        drawn = {step.name: step.value for step in steps if step.kind == "draw"}
+        assert drawn["price"] == str(g.nth(k).bindings["price"])
+    tok = vg.Tokenizer.default()
+    s = g.sample(500, seed=3)
+    assert g.sample(500, seed=3, tokenizer=tok).equals(tok.encode(s))
+    lexicon = Grammar("x = {c=lex:city} <t>{n=col:n}</t>{w=col:w}", lexicons={"city": {"Rome": 3, "Oslo": 1}},
+                      rows={"n": [3, 5], "w": ["p", "q r"]})  # fmt: skip
+    for k in range(lexicon.count()):
+        assert lexicon.index_of(lexicon.nth(k).text) == k
+        facts = {step.name: step.value for step in lexicon.explain(k) if step.kind == "draw"}
+        assert facts == {"_row": str(lexicon.nth(k).row), "c": lexicon.nth(k).bindings["c"]}
+    assert lexicon.sample(50, seed=3, tokenizer=tok).equals(tok.encode(lexicon.sample(50, seed=3)))
+
+
+def test_index_of_is_exact_beyond_64_bits():
+    g = Grammar(HUGE)
+    index = 31415926535897932384626433832795028841971 * 10**50 + 7
+    assert g.index_of(f"{index:0100}") == index
+    assert g.index_of(g.nth(index)) == index
+    assert Grammar(HUGE + "{x100=int 0..99}").index_of(f"{index:0100}7") == index * 100 + 7
+
+
+def test_index_of_takes_derivations_of_another_order():
+    a, b = Grammar("x = p {n=int 1..9} | q"), Grammar("x = q | p {n=int 1..9}")
+    assert [b.index_of(a.nth(k)) for k in range(10)] == [*range(1, 10), 0]
+    assert a.index_of("p 3", bindings={"n": 3}) == 2
+    hidden = Grammar("x = {!a=int 1..9}( {w=choice p, q})?{=a//4}")
+    assert hidden.index_of("1") == 9
+    assert hidden.nth(hidden.index_of("1", bindings={"a": 6})).bindings == {"a": 6}
+    assert hidden.nth(hidden.index_of(" q1", bindings={"a": 6, "w": "q"})).bindings == {"a": 6, "w": "q"}
+    assert hidden.nth(hidden.index_of("1", bindings={"w": None})).index == 9
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda g: g.index_of("what is 7 plus é?"),
+            "index_of: no derivation has this text: it can be read up to character 15, "
+            'between "what is 7 plus " and "é?"',
+        ),
+        (
+            lambda g: g.index_of("what is 7 plus 8? 16"),
+            "index_of: no derivation has this text: it can be read up to character 19, "
+            'between "what is 7 plus 8? 1" and "6"',
+        ),
+        (
+            lambda g: g.index_of("what is 7 plus 8? 15", bindings={"a": 8}),
+            "index_of: no derivation with this text has these bindings",
+        ),
+        (
+            lambda g: g.index_of("what is 7 plus 8? 15", bindings={"c": 8}),
+            "index_of: there is no binding 'c' (there are a, b)",
+        ),
+        (
+            lambda g: g.index_of("what is 7 plus 8? 15", bindings={"a": "8"}),
+            "index_of: the binding 'a' holds an int (it is '8')",
+        ),
+        (
+            lambda g: g.index_of("x", bindings={"a": 2**63}),
+            f"index_of: the binding 'a' cannot be {2**63}",
+        ),
+        (lambda g: g.index_of(7), "index_of takes a Derivation or a str, not int"),
+        (
+            lambda g: g.index_of(g.nth(0), bindings={}),
+            "index_of: bindings go with a text; a derivation has its own",
+        ),
+        (
+            lambda g: g.index_of("\ud800"),
+            "index_of: the text must be valid Unicode (character 0 is a lone surrogate)",
+        ),
+        (
+            lambda _: Grammar(UNSEEN).index_of("aaaaaaaz"),
+            "index_of: gave up after 2097152 tries: the text can be read in too many ways",
+        ),
+    ],
+)
+def test_index_of_says_why_not(call, message):
+    assert str(refusal(lambda: call(Grammar(SUM)))) == message
+
+
+def test_four_shards_are_the_whole_draw_without_replacement():
+    g = Grammar("x = {a=int 0..999999} {b=int 0..999999} {c=int 0..9}")
+    assert g.count() == 10**13
+    n = 1_000_000
+    whole = g.sample(n, seed=11, replace=False).rows["_index"]
+    assert len(np.unique(whole)) == n
+    shards = [g.sample(n // 4, seed=11, replace=False, shard=(r, 4)).rows["_index"] for r in range(4)]
+    for r, shard in enumerate(shards):
+        assert np.array_equal(shard, whole[r::4])
+    assert len(np.unique(np.concatenate(shards))) == n
+
+
+def test_draws_without_replacement_need_no_memory_but_their_rows():
+    g = Grammar("x = {a=int 0..999999}{b=int 0..999999}")
+    code = (
+        "import resource; from variegate.templates import Grammar\n"
+        f"g = Grammar({g.text!r})\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "g.sample(25_000, seed=1, replace=False)\n"
+        "before = peak()\n"
+        "for r in range(40): g.sample(25_000, seed=1, replace=False, shard=(r, 40))\n"
+        "print(peak() - before)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(out) < 20_000  # kB, for a million draws of a trillion
+
+
+def test_explain_names_rules_choices_and_values():
+    g = Grammar(CHAPTER)
+    index = 88_300
+    steps = g.explain(index)
+    assert [(step.depth, step.kind, step.name, step.choice) for step in steps if step.kind != "draw"] == [
+        (0, "rule", "task", None),
+        (1, "group", "", (1, 1)),
+        (2, "rule", "intro", (1, 2)),
+        (3, "rule", "name", (2, 2)),
+        (3, "rule", "thing", (2, 2)),
+        (1, "rule", "ask", (1, 2)),
+        (1, "tag", "answer", None),
+        (2, "compute", "=a+b", None),
+    ]
+    assert steps[0].text == g.nth(index).text
+    draws = {step.name: int(step.value) for step in steps if step.kind == "draw"}
+    assert draws == g.nth(index).bindings
+    assert g.rule_counts() == {"task": 115248, "ask": 2, "intro": 5, "name": 2, "thing": 2}
+    assert Grammar("e[depth=3] = ({e}) | x\nu = y").rule_counts() == {"e": 3, "u": 0}
+    assert str(refusal(lambda: g.explain(-1))) == "nth: the index must not be below 0 (it is -1)"
 
 
 WEIGHTED = """

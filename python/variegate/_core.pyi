@@ -15,6 +15,15 @@ _Rows = tuple[
     list[str],
     NDArray[np.int64],
 ]
+_TokenRows = tuple[
+    NDArray[np.uint32],
+    NDArray[np.int64],
+    tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint32]],
+    list[tuple[NDArray[np.int64], NDArray[np.bool_]]],
+    list[str],
+    NDArray[np.int64],
+]
+_Draws = tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64] | None]
 
 @final
 class Grammar:
@@ -48,11 +57,28 @@ class Grammar:
     @property
     def weighted(self) -> bool: ...
     def count(self) -> bytes: ...
+    def explain(
+        self, index: bytes
+    ) -> tuple[str, list[tuple[int, str, str, str | None, tuple[int, int] | None, int, int]]]: ...
+    def index_of(self, text: str, wanted: Sequence[tuple[int | None, str | None] | None]) -> bytes: ...
     def nth(self, index: bytes) -> _Rows: ...
+    def rule_counts(self) -> list[tuple[str, bytes | None]]: ...
     def reweight(self, indices: NDArray[np.uint64], more: Sequence[bytes], floor: float) -> str: ...
     def sample(
         self, n: int, *, seed: int, name: str, uniform: bool, replace: bool, shard: tuple[int, int]
-    ) -> tuple[_Rows, tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.uint64] | None]]: ...
+    ) -> tuple[_Rows, _Draws]: ...
+    def sample_tokens(
+        self,
+        n: int,
+        *,
+        seed: int,
+        name: str,
+        uniform: bool,
+        replace: bool,
+        shard: tuple[int, int],
+        tokenizer: HfTokenizer,
+        special_tokens: bool,
+    ) -> tuple[_TokenRows, _Draws]: ...
 
 @final
 class Components:

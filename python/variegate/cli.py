@@ -28,6 +28,7 @@ from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnav
 if TYPE_CHECKING:
     from variegate.recipe import Recipe
     from variegate.run import Example, Fate, Plan, RunDiff
+    from variegate.templates import Derivation, Step
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
@@ -46,6 +47,11 @@ _EPILOG = "\b\n" + "\n".join(["Exit codes:", *(f"{code:>3}  {meaning}" for code,
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+
+_SHOWN = 60
+"""The most characters that are shown of a part of a derivation."""
+
+_LOG10_OF_2 = 0.30102999566398120
 
 
 class _Stopped(Exception):
@@ -71,6 +77,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
+
+
+grammar = typer.Typer(
+    help="Look into a template grammar, and draw from it.",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+app.add_typer(grammar, name="grammar")
 
 
 class ProgressKind(StrEnum):
@@ -102,6 +116,14 @@ Progress = Annotated[
         "--progress", help="On stderr: a live table, JSON lines, or nothing; auto asks whether stderr is a terminal."
     ),
 ]
+
+
+GrammarPath = Annotated[Path, typer.Argument(metavar="FILE", help="The grammar.", show_default=False)]
+Start = Annotated[
+    str | None,
+    typer.Option("--start", metavar="RULE", help="The rule to begin with.", show_default="the first"),
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, max=2**64 - 1, help="Of the draws.")]
 
 
 def _version(wanted: bool) -> None:
@@ -229,6 +251,113 @@ def schema() -> None:
     _say(json.dumps(Recipe.json_schema(), indent=2))
 
 
+@grammar.command()
+def explain(
+    file: GrammarPath,
+    start: Start = None,
+    index: Annotated[
+        str | None,
+        typer.Option("--index", "-k", metavar="K", help="Show the derivation K, from 0.", show_default=False),
+    ] = None,
+    sample: Annotated[
+        int | None,
+        typer.Option(
+            "--sample", min=1, metavar="N", help="Show N derivations drawn by the weights.", show_default=False
+        ),
+    ] = None,
+    seed: Seed = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
+) -> None:
+    """Count the derivations of each rule; show how derivations are made."""
+    from variegate.templates import Grammar
+
+    if index is not None and sample is not None:
+        raise typer.BadParameter("give --index or --sample, not both")
+    g = Grammar.from_file(file, start=start)
+    shown: list[int] = []
+    if index is not None:
+        if not re.fullmatch(r"\d+", index):
+            raise typer.BadParameter(f"--index must be a whole number, 0 or more (it is {index})")
+        shown = [int(index)]
+    elif sample is not None:
+        drawn = g.sample(sample, seed=seed)
+        if "_index" in drawn.rows:
+            shown = [int(i) for i in drawn.rows["_index"]]
+        else:
+            shown = [g.index_of(text) for text in drawn.texts]
+    derivations = [(g.nth(k), g.explain(k)) for k in shown]
+    if as_json:
+        report = {
+            "start": g.start,
+            "count": g.count(),
+            "rules": g.rule_counts(),
+            "derivations": [
+                {
+                    "index": derivation.index,
+                    "text": derivation.text,
+                    "bindings": derivation.bindings,
+                    "spans": [span._asdict() for span in derivation.spans],
+                    "steps": [step._asdict() for step in steps],
+                }
+                for derivation, steps in derivations
+            ],
+        }
+        _say(json.dumps(report, indent=2, ensure_ascii=False))
+        return
+    _say(f"{_many(g.count())} from {g.start!r}, {_plural(len(g.rule_counts()), 'rule')}")
+    if not derivations:
+        _table([("rule", "derivations"), *((name, _great(count)) for name, count in g.rule_counts().items())])
+    for derivation, steps in derivations:
+        _show_derivation(derivation, steps)
+
+
+@grammar.command("sample")
+def sample_texts(
+    file: GrammarPath,
+    n: Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many texts.")] = 10,
+    seed: Seed = 0,
+    start: Start = None,
+    unique: Annotated[
+        bool, typer.Option("--no-replace", help="Draw no derivation twice, all alike, whatever the weights.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", metavar="FILE", help="A JSONL file to write instead of stdout.", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Draw texts, one JSON object a line: id, text, bindings, spans."""
+    from variegate.templates import Grammar
+
+    g = Grammar.from_file(file, start=start)
+    drawn = g.sample(n, seed=seed, law="uniform" if unique else "weights", replace=not unique)
+    spans: list[list[dict[str, Any]]] = [[] for _ in range(n)]
+    if drawn.spans is not None:
+        for row, first, end, tag in drawn.spans.to_list():
+            spans[row].append({"start": first, "end": end, "tag": tag})
+    columns = {name: drawn.rows[name].tolist() for name in g.bindings}
+    lines = (
+        json.dumps(
+            {
+                "id": f"{drawn.ids[i]:016x}",
+                "text": text,
+                "bindings": {name: column[i] for name, column in columns.items() if column[i] is not None},
+                "spans": _in_characters(text, spans[i]),
+            },
+            ensure_ascii=False,
+        )
+        for i, text in enumerate(drawn.texts)
+    )
+    if out is None:
+        for line in lines:
+            _say(line)
+        return
+    with open(out, "w", encoding="utf-8") as file_out:
+        file_out.writelines(line + "\n" for line in lines)
+    _say(f"{_plural(n, 'text')} in {out}")
+
+
 def main() -> None:
     """Runs the command line and exits with one of `EXIT_CODES`."""
     for stream in (sys.stdout, sys.stderr):
@@ -275,6 +404,46 @@ def _show_plan(plan: Plan) -> None:
     _say(f"would write {about}{_plural(plan.rows, 'record')} with {_size(plan.text_bytes)} of text")
     disk = f"{_size(plan.disk_bytes)} of disk (at most {_size(plan.peak_bytes)} while it runs)"
     _say(f"would take {_duration(plan.seconds)} and {disk}, judged by a sample; nothing was written")
+
+
+def _show_derivation(derivation: Derivation, steps: Sequence[Step]) -> None:
+    _say("")
+    _say(f"derivation {derivation.index:,}")
+    for step in steps:
+        words = {"group": "(...)?", "tag": f"<{step.name}>", "compute": f"{{{step.name}}}"}.get(step.kind, step.name)
+        if step.kind == "draw":
+            words += f" = {step.value}"
+        elif step.choice == (0, 1):
+            words += ", left out"
+        elif step.choice is not None and step.choice[1] > 1:
+            words += ", alternative {} of {}".format(*step.choice)
+        if step.text and step.kind != "draw":
+            text = step.text if len(step.text) <= _SHOWN else step.text[: _SHOWN - 1] + "…"
+            words += f": {json.dumps(text, ensure_ascii=False)}"
+        _say(_harmless(f"{'  ' * (step.depth + 1)}{words}"))
+    if derivation.bindings:
+        _say(_harmless("bindings: " + ", ".join(f"{name} = {value}" for name, value in derivation.bindings.items())))
+    _say(_harmless(f"text: {derivation.text}"))
+
+
+def _in_characters(text: str, spans: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Spans in bytes as spans in characters."""
+    raw = text.encode()
+    return [span | {key: len(raw[: span[key]].decode()) for key in ("start", "end")} for span in spans]
+
+
+def _great(count: int) -> str:
+    """A number that may have thousands of digits."""
+    if count < 10**15:
+        return f"{count:,}"
+    digits = int(count.bit_length() * _LOG10_OF_2)
+    digits += count >= 10**digits
+    lead = count // 10 ** (digits - 4)
+    return f"about {lead // 1000}.{lead % 1000:03}e{digits - 1}"
+
+
+def _many(count: int) -> str:
+    return f"{_great(count)} derivation" + ("" if count == 1 else "s")
 
 
 def _duration(seconds: float) -> str:

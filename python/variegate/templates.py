@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,8 +20,9 @@ from numpy.typing import ArrayLike, NDArray
 from variegate import _core
 from variegate.batch import Spans, TextBatch, TokenBatch
 from variegate.errors import InvalidInput
+from variegate.tokenizer import Tokenizer
 
-__all__ = ["Derivation", "Grammar", "Span"]
+__all__ = ["Derivation", "Grammar", "Span", "Step"]
 
 
 Value = int | str | bool | Decimal | datetime.date
@@ -73,6 +74,26 @@ class Derivation:
     row: int | None = None
 
 
+class Step(NamedTuple):
+    """A part of a derivation.
+
+    Attributes:
+        depth: How many parts it lies in.
+        kind: ``rule``, ``group``, ``draw``, ``compute`` or ``tag``.
+        name: Of the rule, the binding or the tag; a computed or filtered slot as it is written; empty for a group.
+        value: What was drawn for a binding, as text.
+        choice: Which alternative was taken of how many, where there was a choice; (0, n) for a group left out.
+        text: What came of it.
+    """
+
+    depth: int
+    kind: str
+    name: str
+    value: str | None
+    choice: tuple[int, int] | None
+    text: str
+
+
 class Grammar:
     """A compiled grammar.
 
@@ -94,9 +115,8 @@ class Grammar:
         >>> g = Grammar("sum = {a=int 1..3}+{b=int 1..3}=<answer>{=a+b}</answer>")
         >>> g.count()
         9
-        >>> g.nth(5)
-        Derivation(text='2+3=5', spans=(Span(start=4, end=5, tag='answer'),), bindings={'a': 2, 'b': 3},
-                   index=5, row=None)
+        >>> g.nth(5).text, g.nth(5).spans, g.nth(5).bindings
+        ('2+3=5', (Span(start=4, end=5, tag='answer'),), {'a': 2, 'b': 3})
         >>> g.sample(3, seed=1).texts == g.sample(5, seed=1).texts[:3]
         True
     """
@@ -229,6 +249,39 @@ class Grammar:
         """
         return int.from_bytes(self._core.count(), "little")
 
+    def rule_counts(self) -> dict[str, int]:
+        r"""How many derivations each rule has where it goes deepest, and 0 if none calls it; in the order of the text.
+
+        Example:
+            >>> Grammar("x = {y} {y}\ny = a | b | {n=int 1..8}\nz = c").rule_counts()
+            {'x': 100, 'y': 10, 'z': 0}
+        """
+        return {name: int.from_bytes(count or b"", "little") for name, count in self._core.rule_counts()}
+
+    def explain(self, index: int) -> tuple[Step, ...]:
+        r"""The parts that the derivation ``index`` is made of, in the order of the text, outer before inner.
+
+        Raises:
+            InvalidInput: As `nth`.
+
+        Example:
+            >>> for step in Grammar("x = {who}( is {age=int 7..9})?\nwho = Anna | Ben").explain(7):
+            ...     print("  " * step.depth, step.kind, step.name, step.value, step.choice, repr(step.text))
+             rule x None None 'Ben is 9'
+               rule who None (2, 2) 'Ben'
+               group  None (1, 1) ' is 9'
+                 draw age 9 None '9'
+        """
+        index = _integer("nth: the index", index)
+        if index < 0:
+            raise InvalidInput(f"nth: the index must not be below 0 (it is {index})")
+        text, steps = self._core.explain(_bytes(index))
+        raw = text.encode()
+        return tuple(
+            Step(depth, kind, name, value, choice, raw[start:end].decode())
+            for depth, kind, name, value, choice, start, end in steps
+        )
+
     def nth(self, index: int) -> Derivation:
         """The derivation ``index``, without making the others.
 
@@ -267,6 +320,62 @@ class Grammar:
                         bindings[name] = value
         return Derivation(raw.decode(), spans, bindings, index, int(sources[0]) if len(sources) else None)
 
+    def index_of(self, derivation: Derivation | str, *, bindings: Mapping[str, Value | None] | None = None) -> int:
+        """The index of a derivation, or the lowest one with a text: the inverse of `nth`.
+
+        A text is read by walking the grammar along it. Places that were left are remembered, so the cost grows with the
+        places and not with the ways to them; where the text tells the alternatives apart it is a few walks. Values
+        drawn hidden (``{!a=int 1..99}``) stay unknown until the text shows them, or a number computed from them; those
+        behind computed strings are tried one after the other. The search gives up after 2**21 tries.
+
+        Args:
+            derivation: A derivation of `nth`, of this grammar or of another with the same texts; or a text.
+            bindings: With a text, values that the derivation must have at the end, and None for names that it must not
+                draw; any others are free.
+
+        Raises:
+            InvalidInput: No derivation has this text, with how far it can be read, or none with these bindings; an
+                unknown binding; the search gives up.
+
+        Example:
+            >>> g = Grammar("sum = {a=int 1..3}+{b=int 1..3}={=a+b}")
+            >>> g.index_of(g.nth(5)), g.index_of("2+3=5")
+            (5, 5)
+            >>> Grammar("x = {!a=int 1..9}{=a//4}").index_of("1", bindings={"a": 6})
+            5
+        """
+        if isinstance(derivation, Derivation):
+            if bindings is not None:
+                raise InvalidInput("index_of: bindings go with a text; a derivation has its own")
+            if 0 <= derivation.index < self.count() and self.nth(derivation.index) == derivation:
+                return derivation.index
+            bindings = {name: derivation.bindings.get(name) for name in self.bindings}
+            text = derivation.text
+        elif isinstance(derivation, str):
+            text = derivation
+        else:
+            raise InvalidInput(f"index_of takes a Derivation or a str, not {type(derivation).__name__}")
+        wanted: list[tuple[int | None, str | None] | None] = [None] * len(self._bindings)
+        names = [name for name, *_ in self._bindings]
+        for name, value in (bindings or {}).items():
+            if name not in names:
+                raise InvalidInput(f"index_of: there is no binding {name!r} (there are {', '.join(names) or 'none'})")
+            _, kind, places, _, _ = self._bindings[names.index(name)]
+            if value is None:
+                wanted[names.index(name)] = (None, None)
+            elif type(value) is not _TYPES[kind]:
+                what = "an" if kind == "int" else "a"
+                raise InvalidInput(f"index_of: the binding {name!r} holds {what} {kind} (it is {value!r})")
+            else:
+                wanted[names.index(name)] = _held(name, value, places)
+        try:
+            return int.from_bytes(self._core.index_of(text, wanted), "little")
+        except UnicodeEncodeError as error:
+            raise InvalidInput(
+                f"index_of: the text must be valid Unicode (character {error.start} is a lone surrogate)"
+            ) from None
+
+    @overload
     def sample(
         self,
         n: int,
@@ -275,8 +384,38 @@ class Grammar:
         law: Literal["weights", "uniform"] = "weights",
         replace: bool = True,
         shard: tuple[int, int] = (0, 1),
-    ) -> TextBatch:
-        """Draws n texts.
+        distinct: bool = False,
+        tokenizer: None = None,
+        special_tokens: bool = False,
+    ) -> TextBatch: ...
+
+    @overload
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        law: Literal["weights", "uniform"] = "weights",
+        replace: bool = True,
+        shard: tuple[int, int] = (0, 1),
+        distinct: bool = False,
+        tokenizer: Tokenizer,
+        special_tokens: bool = False,
+    ) -> TokenBatch: ...
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int,
+        law: Literal["weights", "uniform"] = "weights",
+        replace: bool = True,
+        shard: tuple[int, int] = (0, 1),
+        distinct: bool = False,
+        tokenizer: Tokenizer | None = None,
+        special_tokens: bool = False,
+    ) -> TextBatch | TokenBatch:
+        """Draws n texts, or their tokens.
 
         Row i is draw ``k = r + i * R`` of shard ``(r, R)``, and draw k is a function of grammar, name, seed, law and k
         alone: a shorter sample is the beginning of a longer one, and the shards of one seed together are the whole.
@@ -289,24 +428,38 @@ class Grammar:
             replace: False draws no derivation twice, over all shards: the derivations at a seeded permutation of
                 their indices, in constant memory, all alike.
             shard: (r, R), the part of the draws that is wanted; n counts in the shard.
+            distinct: Whether to leave out each row whose text an earlier row of this call has; there may be fewer
+                than n. Strings that two shards draw stay in both. All n texts are held until then.
+            tokenizer: Given one, the rows are the tokens of the texts, each as its `Tokenizer.encode` makes them. Parts
+                that come again are encoded once where the tokenizer keeps words apart, so this is much faster than
+                encoding texts; a tokenizer of another kind encodes each text as a whole, with the same result.
+            special_tokens: Whether the tokenizer's post-processor adds its tokens (BOS, EOS, ...).
 
         Returns:
-            The texts, with the tags' spans in bytes. ``rows`` has a column for each binding (its last value): int64 for
-            integers, bool for truth values, datetime64[D] for dates, float64 for decimals (the nearest one; the text
-            has all digits), object for strings; where some derivations draw it and others do not, object, with None. It
-            also has ``_k``, the draw, and, where `count` is at most 2**64 - 1, ``_index``, the index of the derivation
-            (both uint64), and ``_row``, the source row (int64), where the grammar uses them. ``ids`` are a 64-bit hash
-            of seed, name and k. Cost: a few hundred nanoseconds a row.
+            The texts, with the tags' spans in bytes; or the tokens, with the spans over the tokens that they touch.
+            ``rows`` has a column for each binding (its last value): int64 for integers, bool for truth values,
+            datetime64[D] for dates, float64 for decimals (the nearest one; the text has all digits), object for
+            strings; where some derivations draw it and others do not, object, with None. It also has ``_k``, the draw,
+            and, where `count` is at most 2**64 - 1, ``_index``, the index of the derivation (both uint64), and
+            ``_row``, the source row (int64), where the grammar uses them. ``ids`` are a 64-bit hash of seed, name and
+            k. Cost: a few hundred nanoseconds a row.
 
         Raises:
             InvalidInput: An argument out of range; ``replace=False`` with weights and no ``law="uniform"``, with more
                 draws than derivations, or with more than 2**128 of them; a computed slot without a value (division by
-                zero, overflow), named with its place, its bindings and its draw.
+                zero, overflow), named with its place, its bindings and its draw; a text that the tokenizer's model
+                cannot encode; tags with ``special_tokens`` that a post-processor puts elsewhere than around the text.
 
         Example:
             >>> g = Grammar("coin = {side=choice head, tail}")
             >>> sorted(g.sample(2, seed=7, replace=False).rows["side"])
             ['head', 'tail']
+            >>> len(g.sample(100, seed=7, distinct=True))
+            2
+            >>> from variegate import Tokenizer
+            >>> tokens = g.sample(9, seed=7, tokenizer=Tokenizer.default())
+            >>> tokens.tokenizer.decode(tokens).texts == g.sample(9, seed=7).texts
+            True
         """
         n = _integer("n", n)
         seed = _integer("seed", seed)
@@ -322,13 +475,38 @@ class Grammar:
             raise InvalidInput(f"shard must be (r, R), two integers (it is {shard!r})") from None
         if not 0 <= r < shards < 2**64:
             raise InvalidInput(f"shard must be (r, R) with 0 <= r < R (it is {shard!r})")
-        (data, offsets, spans, columns, made, sources), (draws, ids, indices) = self._core.sample(
-            n, seed=seed, name=self._name, uniform=law == "uniform", replace=bool(replace), shard=(r, shards)
-        )
+        if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+            raise InvalidInput(f"tokenizer must be a variegate.Tokenizer, not {type(tokenizer).__name__}")
+        if special_tokens and tokenizer is None:
+            raise InvalidInput("special_tokens=True needs a tokenizer")
+        how: dict[str, Any] = {"seed": seed, "name": self._name, "uniform": law == "uniform"}
+        how |= {"replace": bool(replace), "shard": (r, shards)}
+        kept = None
+        batch: TextBatch | TokenBatch
+        if tokenizer is None or distinct:
+            made, draws = self._core.sample(n, **how)
+            if distinct:
+                keeper = _core.exact_texts(made[0], made[1], draws[1], np.arange(n))[0]
+                kept = np.flatnonzero(keeper == np.arange(n))
+        if tokenizer is None:
+            rows, spans = self._rows(n, made, draws)
+            batch = TextBatch._trusted(made[0], made[1], draws[1], rows, spans)
+        else:
+            made_tokens, draws = self._core.sample_tokens(
+                n, **how, tokenizer=tokenizer._hf, special_tokens=bool(special_tokens)
+            )
+            rows, spans = self._rows(n, made_tokens, draws)
+            tokens, offsets = made_tokens[:2]
+            batch = TokenBatch._trusted(tokens, offsets, draws[1], {}, rows, spans, None, tokenizer)
+        return batch if kept is None else batch.take(kept)
+
+    def _rows(self, n: int, made: Any, draws: Any) -> tuple[dict[str, NDArray[Any]], Spans | None]:
+        """The columns of n rows that the core made, and their spans."""
+        _, _, (row, start, end, tag), columns, made_strings, sources = made
         rows: dict[str, NDArray[Any]] = {}
-        made_strings = _objects(made)
+        own = _objects(made_strings)
         for (name, kind, places, always, makes), (values, drawn) in zip(self._bindings, columns, strict=True):
-            strings = made_strings if makes else self._strings
+            strings = own if makes else self._strings
             if always:
                 rows[name] = _column(kind, places, values, strings)
             else:
@@ -336,12 +514,10 @@ class Grammar:
                 rows[name][drawn] = _column(kind, places, values[drawn], strings)
         if self._core.uses_rows:
             rows["_row"] = sources
-        rows["_k"] = draws
-        if indices is not None:
-            rows["_index"] = indices
-        row, start, end, tag = spans
-        found = Spans(row, start, end, self._tags[tag]) if len(self._tags) else None
-        return TextBatch._trusted(data, offsets, ids, rows, found)
+        rows["_k"] = draws[0]
+        if draws[2] is not None:
+            rows["_index"] = draws[2]
+        return rows, Spans(row, start, end, self._tags[tag]) if len(self._tags) else None
 
     def reweight(
         self, derivations: TextBatch | TokenBatch | ArrayLike | Iterable[Derivation | int], *, floor: float = 0.05
@@ -531,6 +707,18 @@ def _integer(what: str, value: object) -> int:
 
 def _bytes(index: int) -> bytes:
     return index.to_bytes((index.bit_length() + 7) // 8, "little")
+
+
+def _held(name: str, value: Value, places: int) -> tuple[int | None, str | None]:
+    """What the core holds of a value: a number, or a string."""
+    if isinstance(value, str):
+        return None, value
+    if isinstance(value, datetime.date):
+        return value.toordinal() - _EPOCH, None
+    scaled = value.scaleb(places) if isinstance(value, Decimal) else value
+    if scaled != int(scaled) or not -(2**63) <= scaled < 2**63:
+        raise InvalidInput(f"index_of: the binding {name!r} cannot be {value!r}")
+    return int(scaled), None
 
 
 def _objects(items: list[str]) -> NDArray[np.object_]:

@@ -1,6 +1,7 @@
 //! The algorithms of Variegate, over ragged arrays of tokens and text. No Python and no file formats in here.
 
 pub mod collate;
+mod cuts;
 pub mod dedup;
 mod english;
 pub mod error;

@@ -6,6 +6,7 @@
 mod pieces;
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -15,6 +16,7 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Decoder, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl};
 
+use crate::cuts::Cuts;
 use crate::error::{Error, Result};
 use crate::par;
 use crate::ragged::{Ragged, RaggedBuf};
@@ -24,6 +26,9 @@ use pieces::Pieces;
 
 /// Bytes of text, or tokens, that one task of a thread takes.
 const GRAIN: usize = 1 << 14;
+
+/// How many tokenizers were read.
+static SERIAL: AtomicU64 = AtomicU64::new(0);
 
 /// A tokenizer, ready to encode and decode batches on all threads.
 ///
@@ -53,6 +58,8 @@ pub struct Tokenizer {
     word_map: OnceLock<WordMap>,
     subword: OnceLock<std::result::Result<Subword, String>>,
     added: OnceLock<Added>,
+    cuts: OnceLock<Option<Cuts>>,
+    serial: u64,
 }
 
 /// The added tokens as they stand in a text.
@@ -68,8 +75,8 @@ struct Added {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Spec {
-    pre_tokenizer: serde_json::Value,
-    normalizer: serde_json::Value,
+    pub(crate) pre_tokenizer: serde_json::Value,
+    pub(crate) normalizer: serde_json::Value,
     pub(crate) model: ModelSpec,
 }
 
@@ -158,6 +165,8 @@ impl Tokenizer {
             word_map: OnceLock::new(),
             subword: OnceLock::new(),
             added: OnceLock::new(),
+            cuts: OnceLock::new(),
+            serial: SERIAL.fetch_add(1, Ordering::Relaxed),
         };
         tokenizer.fill_token_bytes()?;
         Ok(tokenizer)
@@ -413,6 +422,16 @@ impl Tokenizer {
         self.joins_bytes
     }
 
+    /// Where a text may be cut to be encoded in parts, if anywhere.
+    pub(crate) fn cuts(&self) -> Option<&Cuts> {
+        self.cuts.get_or_init(|| Cuts::of(self)).as_ref()
+    }
+
+    /// Tells the tokenizers of this process apart.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
     pub(crate) fn spec(&self) -> &Spec {
         self.spec.get_or_init(|| serde_json::from_str(&self.json).unwrap_or_default())
     }
@@ -503,9 +522,17 @@ impl Tokenizer {
         special_tokens: bool,
         out: &mut Encoded,
     ) -> Result<()> {
-        let text = text(texts, r)?;
+        self.encode_text_with(text(texts, r)?, special_tokens, out).map_err(|e| unencodable(r, &e))
+    }
+
+    /// Encodes a text, without added special tokens, as [`encode_row`](Self::encode_row) does a row.
+    pub(crate) fn encode_text(&self, text: &str, out: &mut Encoded) -> tokenizers::Result<()> {
+        self.encode_text_with(text, false, out)
+    }
+
+    fn encode_text_with(&self, text: &str, special_tokens: bool, out: &mut Encoded) -> tokenizers::Result<()> {
         // The crate trims its offsets by characters, which goes wrong in bytes: take characters and count them out.
-        let encoding = self.hf.encode_char_offsets(text, special_tokens).map_err(|e| unencodable(r, &e))?;
+        let encoding = self.hf.encode_char_offsets(text, special_tokens)?;
         out.tokens.values.extend_from_slice(encoding.get_ids());
         out.tokens.end_row();
         let at: Vec<usize> = match text.is_ascii() {
@@ -516,6 +543,13 @@ impl Tokenizer {
         out.starts.extend(encoding.get_offsets().iter().map(|range| byte(range.0)));
         out.ends.extend(encoding.get_offsets().iter().map(|range| byte(range.1)));
         Ok(())
+    }
+
+    /// Where tokens lie in a text that is their bytes, widened to whole characters; nothing if it is not.
+    pub(crate) fn laid(&self, text: &str, tokens: &[u32]) -> Option<Vec<(u32, u32)>> {
+        let mut out = Encoded::default();
+        let places = |out: Encoded| out.starts.iter().zip(&out.ends).map(|(&a, &b)| (a as u32, b as u32)).collect();
+        self.lay(text, tokens, &mut out).then(|| places(out))
     }
 
     /// Lays the bytes of the tokens along `text`, widened to whole characters; does nothing and says false if they are

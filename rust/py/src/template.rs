@@ -2,17 +2,20 @@
 
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray1, PyReadonlyArray1};
+use numpy::{Element, IntoPyArray, PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
-use variegate_core::template::{self, BigUint, Cells, Expanded, Files, Given, Law, Lexicon, Sampling, Type};
+use variegate_core::template::{
+    self, BigUint, Cells, Expanded, Files, Given, Law, Lexicon, Sample, Sampling, Step, Type, Wanted, What,
+};
 
 use crate::convert::{invalid, raise, slice};
+use crate::tokenize::HfTokenizer;
 
-/// Rows: data, offsets, (row, start, end, tag index) of the spans, (values, drawn) of each binding, strings that rows made,
-/// the source row of each.
-type Rows<'py> = (
-    Bound<'py, PyArray1<u8>>,
+/// Rows: data or tokens, offsets, (row, start, end, tag index) of the spans, (values, drawn) of each binding, strings that
+/// rows made, the source row of each.
+type Rows<'py, T = u8> = (
+    Bound<'py, PyArray1<T>>,
     Bound<'py, PyArray1<i64>>,
     (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<u32>>),
     Vec<(Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<bool>>)>,
@@ -22,6 +25,9 @@ type Rows<'py> = (
 
 /// Draws, ids, and the index of each derivation where 64 bits hold it.
 type Draws<'py> = (Bound<'py, PyArray1<u64>>, Bound<'py, PyArray1<u64>>, Option<Bound<'py, PyArray1<u64>>>);
+
+/// A part of a derivation.
+type Part = (usize, &'static str, String, Option<String>, Option<(usize, usize)>, usize, usize);
 
 /// A compiled grammar; see `variegate.templates.Grammar`.
 #[pyclass(frozen, module = "variegate._core")]
@@ -139,6 +145,48 @@ impl Grammar {
         Ok(rows(py, expanded))
     }
 
+    /// The lowest index of a derivation with this text, in little-endian bytes; `wanted` has for each binding nothing, or
+    /// its integer and its string, none of both where it is not drawn.
+    fn index_of<'py>(
+        &self,
+        py: Python<'py>,
+        text: &str,
+        wanted: Vec<Option<(Option<i64>, Option<String>)>>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let one = |(int, text): &(Option<i64>, Option<String>)| match (int, text) {
+            (Some(value), _) => Wanted::Int(*value),
+            (None, Some(value)) => Wanted::Text(value.clone()),
+            (None, None) => Wanted::Undrawn,
+        };
+        let wanted: Vec<Option<Wanted>> = wanted.iter().map(|wish| wish.as_ref().map(one)).collect();
+        let index = py.detach(|| self.0.index_of(text, &wanted)).map_err(raise)?;
+        Ok(PyBytes::new(py, &index.to_bytes_le()))
+    }
+
+    /// The text of a derivation, and of each of its parts: depth, kind, name, value, alternative and of how many, and the
+    /// bytes of the text that came of it.
+    fn explain(&self, py: Python<'_>, index: &[u8]) -> PyResult<(String, Vec<Part>)> {
+        let index = BigUint::from_bytes_le(index);
+        let (text, steps) = py.detach(|| self.0.explain(&index)).map_err(raise)?;
+        let part = |Step { depth, what, choice, start, end }| {
+            let (kind, name, value) = match what {
+                What::Rule(name) => ("rule", name, None),
+                What::Group => ("group", String::new(), None),
+                What::Draw { name, value } => ("draw", name, Some(value)),
+                What::Compute(source) => ("compute", source, None),
+                What::Tag(name) => ("tag", name, None),
+            };
+            (depth, kind, name, value, choice, start, end)
+        };
+        Ok((text, steps.into_iter().map(part).collect()))
+    }
+
+    /// Each rule, and how many derivations it has in little-endian bytes; None if none calls it.
+    fn rule_counts(&self) -> Vec<(&str, Option<Vec<u8>>)> {
+        let counts = self.0.rule_counts().iter();
+        counts.map(|(name, count)| (name.as_str(), count.as_ref().map(BigUint::to_bytes_le))).collect()
+    }
+
     /// The text of the grammar with weights estimated from derivations: indices, and more in little-endian bytes.
     fn reweight(
         &self,
@@ -168,16 +216,40 @@ impl Grammar {
         let law = if uniform { Law::Uniform } else { Law::Weights };
         let how = Sampling { seed, name, rows: n, shard, law, replace };
         let sample = py.detach(|| self.0.sample(&how)).map_err(raise)?;
-        let draws = (
-            sample.draws.into_pyarray(py),
-            sample.ids.into_pyarray(py),
-            sample.indices.map(|indices| indices.into_pyarray(py)),
-        );
-        Ok((rows(py, sample.expanded), draws))
+        Ok(drawn(py, sample))
+    }
+
+    #[pyo3(signature = (n, *, seed, name, uniform, replace, shard, tokenizer, special_tokens))]
+    #[allow(clippy::too_many_arguments)]
+    fn sample_tokens<'py>(
+        &self,
+        py: Python<'py>,
+        n: usize,
+        seed: u64,
+        name: &str,
+        uniform: bool,
+        replace: bool,
+        shard: (u64, u64),
+        tokenizer: &HfTokenizer,
+        special_tokens: bool,
+    ) -> PyResult<(Rows<'py, u32>, Draws<'py>)> {
+        let law = if uniform { Law::Uniform } else { Law::Weights };
+        let how = Sampling { seed, name, rows: n, shard, law, replace };
+        let sample = py.detach(|| self.0.sample_tokens(&how, &tokenizer.0, special_tokens)).map_err(raise)?;
+        Ok(drawn(py, sample))
     }
 }
 
-fn rows(py: Python<'_>, expanded: Expanded<u8>) -> Rows<'_> {
+fn drawn<T: Element>(py: Python<'_>, sample: Sample<T>) -> (Rows<'_, T>, Draws<'_>) {
+    let draws = (
+        sample.draws.into_pyarray(py),
+        sample.ids.into_pyarray(py),
+        sample.indices.map(|indices| indices.into_pyarray(py)),
+    );
+    (rows(py, sample.expanded), draws)
+}
+
+fn rows<T: Element>(py: Python<'_>, expanded: Expanded<T>) -> Rows<'_, T> {
     let Expanded { rows, spans, columns, made, sources } = expanded;
     let spans = (
         spans.row.into_pyarray(py),

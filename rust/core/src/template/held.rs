@@ -3,18 +3,21 @@
 //! A walk changes nothing that it has handed to its [`Sink`], so that a sink may treat each piece by itself. What a filter
 //! or a binding takes is held back here, with the places of its tags, and goes on when it is done.
 
+use std::hash::{Hash, Hasher};
+
 use super::compile::Program;
 use super::expr::{Code, Env, Fault};
 use super::walk::{Sink, push_int};
 
 /// A span that begins (with its tag) or ends at a byte of the text held.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Hash)]
 struct Mark {
     at: usize,
     tag: Option<u32>,
 }
 
 /// Pieces on their way to a sink, held back while a filter or a binding waits for them.
+#[derive(Clone)]
 pub(super) struct Pieces<S> {
     pub sink: S,
     held: Vec<u8>,
@@ -73,6 +76,16 @@ impl<S: Sink> Pieces<S> {
         } else {
             self.marks.push(Mark { at: self.held.len(), tag: None });
         }
+    }
+
+    /// Whether what comes is held back.
+    pub fn holds(&self) -> bool {
+        !self.holds.is_empty()
+    }
+
+    /// Feeds what is held back.
+    pub fn hash(&self, hasher: &mut impl Hasher) {
+        (&self.held, &self.marks, &self.holds).hash(hasher);
     }
 
     /// Holds back what comes.

@@ -18,19 +18,26 @@
 
 mod agree;
 mod compile;
+mod explain;
 mod expr;
 mod functions;
 mod held;
 mod include;
 mod parse;
 mod permute;
+mod read;
 mod reweight;
+mod tokens;
 mod walk;
 
+pub use explain::{Step, What};
 pub use expr::Type;
 pub use include::Files;
 pub use num_bigint::BigUint;
+pub use read::Wanted;
 pub use walk::{Column, Expanded, SpanBuf};
+
+use std::sync::Mutex;
 
 use sha2::{Digest, Sha256};
 
@@ -39,11 +46,13 @@ use self::expr::Fault;
 use self::parse::{Item, Rule, Sampler, Source, fault};
 pub(crate) use self::parse::{fault_in, suggestion};
 use self::permute::Permutation;
+use self::tokens::{Encoding, Known, Tokens};
 use self::walk::{Decide, Draw, Failure, Find, FindBig, Sink, Texts, Walker};
 use crate::error::{Error, Result};
 use crate::par;
 use crate::rng::{Domain, Stream, Words, first_blocks, mix64, op_key};
 use crate::simd::level;
+use crate::tokenize::Tokenizer;
 
 /// How many rows a thread draws at a time.
 const GRAIN: usize = 8192;
@@ -56,6 +65,8 @@ pub struct Grammar {
     rules: Vec<Rule>,
     start: String,
     program: Program,
+    /// What sampling tokens has learnt.
+    idle: Mutex<Vec<Known>>,
 }
 
 /// What a grammar's text refers to.
@@ -166,7 +177,7 @@ impl Grammar {
         rules[..=first].rotate_right(1);
         let (canonical, start) = (parse::canonical(&rules) + &given.written(&rules), rules[0].name.clone());
         rules[..=first].rotate_left(1);
-        Ok(Grammar { source, canonical, rules, start, program })
+        Ok(Grammar { source, canonical, rules, start, program, idle: Mutex::default() })
     }
 
     /// The files that the grammar includes, by name and text, as [`Files::Known`] takes them.
@@ -254,6 +265,26 @@ impl Grammar {
     /// derivations; a computed slot without a value, named with its draw.
     pub fn sample(&self, how: &Sampling<'_>) -> Result<Sample<u8>> {
         self.sample_into(how, Texts::new)
+    }
+
+    /// Draws rows as [`sample`](Self::sample) does, as the tokens of each text; spans are over the tokens that they touch.
+    ///
+    /// Each row equals `tokenizer.encode` of its text, with the tokens of the post-processor if `special_tokens`. Parts of
+    /// rows that come again are encoded once, where the tokenizer is known to encode them apart from what is around.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample); a text that the tokenizer cannot encode; spans with a post-processor that does anything
+    /// but put tokens around a text.
+    pub fn sample_tokens(
+        &self,
+        how: &Sampling<'_>,
+        tokenizer: &Tokenizer,
+        special_tokens: bool,
+    ) -> Result<Sample<u32>> {
+        let affixes = if special_tokens { tokenizer.affixes()? } else { None };
+        let spans = !self.program.tags.is_empty();
+        let encoding = Encoding::new(tokenizer, special_tokens, affixes.as_ref(), spans)?;
+        self.sample_into(how, |rows| Tokens::new(&self.program, encoding, &self.idle, rows))
     }
 
     /// Draws rows into the sinks that `sink` makes, one a task, for a number of rows.

@@ -6,7 +6,7 @@ use super::expr::{Expr, Op};
 use super::parse::{Arm, Item, Rule, Sampler, Weight, canonical};
 use super::*;
 
-fn grammar(source: &str) -> Grammar {
+pub(super) fn grammar(source: &str) -> Grammar {
     Grammar::compile(source, None).unwrap()
 }
 
@@ -14,7 +14,7 @@ fn refusal(source: &str) -> String {
     Grammar::compile(source, None).unwrap_err().to_string()
 }
 
-fn texts(expanded: &Expanded<u8>) -> Vec<String> {
+pub(super) fn texts(expanded: &Expanded<u8>) -> Vec<String> {
     expanded.rows.view().iter().map(|row| String::from_utf8(row.to_vec()).unwrap()).collect()
 }
 
@@ -419,7 +419,7 @@ fn arms(rule: usize, rules: usize, depth: u32) -> BoxedStrategy<Vec<Arm>> {
     prop::collection::vec(arm, 1..3).boxed()
 }
 
-fn rules() -> impl Strategy<Value = Vec<Rule>> {
+pub(super) fn rules() -> impl Strategy<Value = Vec<Rule>> {
     (1usize..4).prop_flat_map(|n| {
         let all: Vec<_> = (0..n).map(|i| arms(i, n, 2)).collect();
         all.prop_map(|all| {

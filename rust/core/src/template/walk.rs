@@ -5,6 +5,7 @@
 //! rank when it is drawn.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 
 use num_bigint::BigUint;
 
@@ -196,6 +197,12 @@ impl<T> Expanded<T> {
 pub(super) trait Sink {
     type Item;
 
+    /// Told of each node before it is walked, and how many wait behind it; false stops the walk there.
+    #[inline]
+    fn visit(&mut self, _program: &Program, _node: u32, _height: usize) -> bool {
+        true
+    }
+
     /// The text of the node `node`, `program.literals[start..end]`.
     fn literal(&mut self, program: &Program, node: u32, start: u32, end: u32);
 
@@ -322,10 +329,11 @@ impl Sink for Nothing {
 }
 
 /// A walker with its scratch space.
+#[derive(Clone)]
 pub(super) struct Walker<'a, D: Decide, S> {
     program: &'a Program,
     stack: Vec<(u32, D::Number)>,
-    pieces: Pieces<S>,
+    pub pieces: Pieces<S>,
     values: Vec<i64>,
     drawn: Vec<bool>,
     /// The strings that rows made, each once, and where it is: a string slot may hold one, numbered after those of the
@@ -377,10 +385,20 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
     /// [`value`](Self::value).
     #[inline]
     pub fn expand(&mut self, decide: &mut D, number: D::Number) -> Result<(), Failure> {
-        let program = self.program;
         self.drawn.fill(false);
-        self.stack.push((program.root, number));
+        self.stack.push((self.program.root, number));
+        self.resume(decide)
+    }
+
+    /// Goes on with a row where the sink stopped it.
+    #[inline]
+    pub fn resume(&mut self, decide: &mut D) -> Result<(), Failure> {
+        let program = self.program;
         while let Some((node, mut number)) = self.stack.pop() {
+            if !self.pieces.sink.visit(program, node, self.stack.len()) {
+                self.stack.push((node, number));
+                return Ok(());
+            }
             match program.nodes[node as usize] {
                 Node::Text { start, end } => self.pieces.literal(program, node, start, end),
                 Node::Seq { first, end } => {
@@ -440,14 +458,16 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
         Ok(())
     }
 
+    /// Binds a value.
     #[inline]
-    fn bind(&mut self, slot: u32, value: i64) {
+    pub fn bind(&mut self, slot: u32, value: i64) {
         self.values[slot as usize] = value;
         self.drawn[slot as usize] = true;
     }
 
+    /// What expressions read.
     #[inline]
-    fn env(&self) -> Env<'_> {
+    pub fn env(&self) -> Env<'_> {
         Env { slots: &self.values, strings: &self.program.strings, made: &self.made, held: "" }
     }
 
@@ -538,6 +558,31 @@ impl<'a, D: Decide, S: Sink> Walker<'a, D, S> {
         if self.program.rows.is_some() {
             self.sources.push(self.row);
         }
+    }
+
+    /// The node where the walk goes on.
+    pub fn next(&self) -> Option<u32> {
+        self.stack.last().map(|entry| entry.0)
+    }
+
+    /// Leaves out the node where the walk goes on.
+    pub fn skip(&mut self) {
+        self.stack.pop();
+    }
+
+    /// The value of a slot, if it was drawn.
+    pub fn bound(&self, slot: usize) -> Option<i64> {
+        self.drawn[slot].then_some(self.values[slot])
+    }
+
+    /// Feeds all that the rest of the walk depends on, save for the sink.
+    pub fn state(&self, hasher: &mut impl Hasher) {
+        self.stack.iter().for_each(|entry| hasher.write_u32(entry.0));
+        self.values.hash(hasher);
+        self.drawn.hash(hasher);
+        self.made.hash(hasher);
+        (&self.notes, self.row).hash(hasher);
+        self.pieces.hash(hasher);
     }
 
     /// All rows.
