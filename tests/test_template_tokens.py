@@ -211,6 +211,8 @@ def test_threads_and_earlier_samples_change_no_token():
 def test_more_parts_than_are_remembered():
     g = Grammar("x = {a=int 0..9999999} and {b=int 0..9999999}, <t>{=a+b}</t> {a}")
     assert_encodes(g, "byte-level BPE", 120_000, seed=3)
+    g.sample(60_000, seed=4, tokenizer=vg.Tokenizer(tokenizer("WordPiece")))
+    assert_encodes(g, "WordPiece", 2_000, seed=5)
 
 
 def test_distinct_keeps_the_first_row_of_each_text():

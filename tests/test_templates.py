@@ -366,6 +366,9 @@ def test_index_of_solves_for_hidden_values():
         assert g.nth(index).text == text
         same = [k for k in (index - 1, index + 1) if 0 <= k < g.count() and g.nth(k).text == text]
         assert all(k >= index for k in same)
+    wide = Grammar("x = {!a=float 0.00..99999999.99 step 0.01}{!d=date 0001-01-01..9999-12-31}{d} {a} {=a > 2.5}")
+    for index in (0, 12345, wide.count() // 3, wide.count() - 1):
+        assert wide.index_of(wide.nth(index).text) == index
     free = Grammar("x = {!a=int 1..9}{!b=int 1..9}{!a=int 3..9}{=a*b}")
     texts = [free.nth(k).text for k in range(free.count())]
     assert [free.index_of(text) for text in texts] == [texts.index(text) for text in texts]
@@ -394,6 +397,8 @@ def test_index_of_explain_and_tokens_know_the_whole_language():
         assert steps[0].text == text
         drawn = {step.name: step.value for step in steps if step.kind == "draw"}
         assert drawn["price"] == str(g.nth(k).bindings["price"])
+        (article,) = (step.text for step in steps if step.kind == "compute" and step.name == "thing|a")
+        assert f"has {article} too" in text
     tok = vg.Tokenizer.default()
     s = g.sample(500, seed=3)
     assert g.sample(500, seed=3, tokenizer=tok).equals(tok.encode(s))

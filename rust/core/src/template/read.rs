@@ -13,6 +13,7 @@ use num_bigint::BigUint;
 use super::Grammar;
 use super::compile::{Node, Program};
 use super::expr::{Env, Type, show};
+use super::functions::days;
 use super::walk::{Decide, Sink, SpanBuf, Texts, Walker, push_int};
 use crate::error::{Error, Result};
 use crate::ragged::RaggedBuf;
@@ -87,9 +88,12 @@ impl Grammar {
                 break;
             }
             if search.tries > MOST {
-                let message = format!("index_of: gave up after {MOST} tries: the text can be read in too many ways");
-                return Err(Error::invalid(message));
+                break 'search;
             }
+        }
+        if search.tries > MOST {
+            let message = format!("index_of: gave up after {MOST} tries: the text can be read in too many ways");
+            return Err(Error::invalid(message));
         }
         match best {
             Some(taken) => self.rank(&taken),
@@ -334,18 +338,12 @@ impl Search<'_> {
                             (Kind::Value(var), sink.options(program, drawn))
                         }
                         Node::Compute { code } if !held && state.walker.env().made.is_empty() => {
-                            let rest = &sink.target[sink.at..];
-                            match program.codes[code as usize].code.of() {
-                                Type::Int => {
-                                    let values = integers(rest).map(|value| value as u64);
+                            match shown(&sink.target[sink.at..], program.codes[code as usize].code.of()) {
+                                Some(values) => {
+                                    let values = values.into_iter().map(|value| value as u64);
                                     (Kind::Shown(code), Options::These(values.collect()))
                                 }
-                                Type::Truth => {
-                                    let truths = [(0, "false"), (1, "true")].into_iter();
-                                    let fits = truths.filter(|truth| rest.starts_with(truth.1.as_bytes()));
-                                    (Kind::Shown(code), Options::These(fits.map(|truth| truth.0).collect()))
-                                }
-                                _ => (Kind::Value(var), all(drawn)),
+                                None => (Kind::Value(var), all(drawn)),
                             }
                         }
                         _ => (Kind::Value(var), all(drawn)),
@@ -381,10 +379,7 @@ impl Search<'_> {
             Kind::Shown(code) => {
                 let shown = option as i64;
                 let mut text = Vec::new();
-                match self.program.codes[code as usize].code.of() {
-                    Type::Truth => text.extend_from_slice(if shown == 1 { b"true" } else { b"false" }),
-                    _ => push_int(&mut text, shown),
-                }
+                show(shown, self.program.codes[code as usize].code.of(), &mut text);
                 state.walker.pieces.sink.read(&text);
                 state.walker.skip();
                 let mut unknown = Vec::new();
@@ -528,21 +523,23 @@ impl Match<'_> {
     /// What a draw that shows its value can be where the text goes on as it does.
     fn options(&self, program: &Program, node: u32) -> Options {
         let rest = &self.target[self.at..];
-        if let Node::Int { range, .. } = program.nodes[node as usize] {
+        if let Node::Int { slot, range, .. } | Node::Range { slot, range } = program.nodes[node as usize]
+            && let Some(values) = shown(rest, program.slots[slot as usize].of)
+        {
             let range = program.ranges[range as usize];
             let number = |value: i64| {
                 let above = value.abs_diff(range.low);
                 let k = above / range.step;
                 (value >= range.low && above.is_multiple_of(range.step) && k < range.n).then_some(k)
             };
-            let mut numbers: Vec<u64> = integers(rest).filter_map(number).collect();
+            let mut numbers: Vec<u64> = values.into_iter().filter_map(number).collect();
             numbers.sort_unstable();
             return Options::These(numbers);
         }
         let mut text = Vec::new();
         let mut shows = |value: i64| match program.nodes[node as usize] {
             Node::PickText { .. } => rest.starts_with(program.strings[value as usize].as_bytes()),
-            Node::PickInt { slot, .. } | Node::Range { slot, .. } => {
+            Node::PickInt { slot, .. } => {
                 text.clear();
                 show(value, program.slots[slot as usize].of, &mut text);
                 rest.starts_with(&text)
@@ -559,12 +556,36 @@ impl Match<'_> {
     }
 }
 
-/// The integers that `text` begins with, as they are written.
-fn integers(text: &[u8]) -> impl Iterator<Item = i64> {
+/// The values of a type that `text` begins with, as they are written; nothing for strings, which may be anything.
+fn shown(text: &[u8], of: Type) -> Option<Vec<i64>> {
     let sign = usize::from(text.first() == Some(&b'-'));
-    let digits = text[sign..].iter().take_while(|byte| byte.is_ascii_digit()).take(19).count();
-    let most = if text.get(sign) == Some(&b'0') { digits.min(1 - sign) } else { digits };
-    (1..=most).filter_map(move |n| std::str::from_utf8(&text[..sign + n]).ok()?.parse().ok())
+    let digits = text[sign..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    // The widths that such a value can have here; which of them are one is seen by writing it.
+    let widths = match of {
+        Type::Int => sign + 1..sign + digits.min(19) + 1,
+        Type::Decimal(places) => {
+            let width = sign + digits + 1 + usize::from(places);
+            width..width + 1
+        }
+        Type::Date => 10..11,
+        Type::Truth => 4..6,
+        Type::Text => return None,
+    };
+    let value = |width: usize| {
+        let written = std::str::from_utf8(text.get(..width)?).ok()?;
+        let value = match of {
+            Type::Truth => i64::from(written == "true"),
+            Type::Date => {
+                let mut parts = written.split('-').map(str::parse);
+                days(parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?)?
+            }
+            _ => written.replacen('.', "", 1).parse().ok()?,
+        };
+        let mut again = Vec::new();
+        show(value, of, &mut again);
+        (again == written.as_bytes()).then_some(value)
+    };
+    Some(widths.filter_map(value).collect())
 }
 
 impl Sink for Match<'_> {
@@ -581,6 +602,14 @@ impl Sink for Match<'_> {
             reads => {
                 let mut known = true;
                 read_by(program, reads, &mut |slot| known &= self.unknown[slot].is_none());
+                if let Node::Assign { slot, .. }
+                | Node::Bind { slot, .. }
+                | Node::Cell { slot, .. }
+                | Node::Keep { slot, .. } = reads
+                    && known
+                {
+                    self.unknown[slot as usize] = None;
+                }
                 known
             }
         };
@@ -684,6 +713,36 @@ mod tests {
     }
 
     #[test]
+    fn values_are_read_as_they_are_written() {
+        let none: [i64; 0] = [];
+        let read = |text: &str, of: Type| shown(text.as_bytes(), of).unwrap();
+        assert_eq!(read("120x", Type::Int), [1, 12, 120]);
+        assert_eq!(read("0.5", Type::Int), [0]);
+        assert_eq!(read("-07", Type::Int), none);
+        assert_eq!(read("-9223372036854775808", Type::Int).last(), Some(&i64::MIN));
+        assert_eq!(read("-0.250", Type::Decimal(2)), [-25]);
+        assert_eq!(read("00.25", Type::Decimal(2)), none);
+        assert_eq!(read("1.2", Type::Decimal(2)), none);
+        assert_eq!(read("1970-01-02.", Type::Date), [1]);
+        assert_eq!(read("1970-02-30", Type::Date), none);
+        assert_eq!(read("falsetto", Type::Truth), [0]);
+        assert_eq!(read("é", Type::Truth), none);
+        assert_eq!(shown(b"x", Type::Text), None);
+    }
+
+    #[test]
+    fn what_a_later_part_binds_is_known() {
+        let g =
+            grammar("x = {!a=int 1..9}{b=int 1..9}{!c=float 0.25..1000000000 step 0.25}{d=(a+1)}{!a=int 2..3}{a} {c}");
+        for index in [BigUint::ZERO, g.count() / 3u8, g.count() - 1u8] {
+            let text = texts(&g.nth(&index).unwrap()).remove(0);
+            let found = g.index_of(&text, &[]).unwrap();
+            assert_eq!(texts(&g.nth(&found).unwrap()), [text]);
+            assert!(found <= index);
+        }
+    }
+
+    #[test]
     fn a_text_of_many_readings_is_read_once() {
         let parts: String = (0..40).map(|i| format!("r{i} = a | aa{{r{}}} | a{{r{}}}\n", i + 1, i + 1)).collect();
         let g = grammar(&format!("{parts}r40 = b"));
@@ -718,11 +777,11 @@ mod tests {
                 }).collect();
                 let alike = |other: &Expanded<u8>| {
                     let text = |column: &Column| strings[column.values[0] as usize].clone();
-                    let columns = g.bindings().zip(other.columns.iter().zip(&one.columns));
+                    let mut columns = g.bindings().zip(other.columns.iter().zip(&one.columns));
                     let same = |(binding, (a, b)): (Binding, (&Column, &Column))| {
                         a == b || (binding.of == Type::Text && a.drawn == b.drawn && text(a) == text(b))
                     };
-                    other.rows == one.rows && columns.map(same).all(|same| same)
+                    other.rows == one.rows && columns.all(same)
                 };
                 let first = all.iter().position(alike).unwrap();
                 prop_assert_eq!(g.index_of(&text, &wanted).unwrap(), BigUint::from(first));

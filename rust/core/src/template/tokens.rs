@@ -207,11 +207,8 @@ impl Parts {
         self.used += 1;
     }
 
-    /// Forgets all if it is full.
-    fn tidy(&mut self) {
-        if self.used + self.others.len() >= MOST {
-            *self = Parts::default();
-        }
+    fn is_full(&self) -> bool {
+        self.used + self.others.len() >= MOST
     }
 }
 
@@ -358,6 +355,11 @@ impl<'a> Tokens<'a> {
     /// Encodes the part that the text from `start` to `end` is, and appends its tokens.
     #[cold]
     fn learn(&mut self, end: usize) -> std::result::Result<Found, ()> {
+        let full = self.known.parts[usize::from(self.start > 0)].is_full();
+        if full && self.encoding.words.is_none() {
+            // Parts that never come again are dearer one by one than a whole row.
+            return Err(());
+        }
         let encoded = if end - self.start <= LONGEST { self.encode(self.start, end) } else { None };
         let parts = &mut self.known.parts[usize::from(self.start > 0)];
         let part = &self.text[self.start..end];
@@ -422,22 +424,19 @@ impl<'a> Tokens<'a> {
         self.rows.values.truncate(start);
         let text = std::str::from_utf8(&self.text).map_err(|_| Error::invalid("the text is no UTF-8"))?;
         let failed = |error: tokenizers::Error| Error::invalid(format!("cannot encode {text:?}: {error}"));
-        let own = special_tokens && around.is_none();
-        let ids = tokenizer.hf().encode_fast(text, own).map_err(failed)?;
         let (before, after) = around.unwrap_or_default();
         self.rows.values.extend_from_slice(before);
-        self.rows.values.extend_from_slice(ids.get_ids());
-        if self.row_spans < self.spans.row.len() {
-            let laid = if tokenizer.joins_bytes() { tokenizer.laid(text, ids.get_ids()) } else { None };
-            let places = match laid {
-                Some(places) => places,
-                None => {
-                    self.encoded = Encoded::default();
-                    tokenizer.encode_text(text, &mut self.encoded).map_err(failed)?;
-                    let places = self.encoded.starts.iter().zip(&self.encoded.ends);
-                    places.map(|(&start, &end)| (start as u32, end as u32)).collect()
-                }
-            };
+        if self.row_spans == self.spans.row.len() {
+            let own = special_tokens && around.is_none();
+            let ids = tokenizer.hf().encode_fast(text, own).map_err(failed)?;
+            self.rows.values.extend_from_slice(ids.get_ids());
+        } else {
+            self.encoded = Encoded::default();
+            tokenizer.encode_text(text, &mut self.encoded).map_err(failed)?;
+            let Encoded { tokens, starts, ends } = &self.encoded;
+            self.rows.values.extend_from_slice(&tokens.values);
+            let laid = if tokenizer.joins_bytes() { tokenizer.laid(text, &tokens.values) } else { None };
+            let places = laid.unwrap_or_else(|| starts.iter().zip(ends).map(|(&a, &b)| (a as u32, b as u32)).collect());
             let n = places.len() as i64;
             for span in self.row_spans..self.spans.row.len() {
                 let (from, to) = (self.spans.start[span], self.spans.end[span]);
@@ -571,7 +570,10 @@ impl Sink for Tokens<'_> {
             }
         }
         self.rows.end_row();
-        self.known.parts.iter_mut().for_each(Parts::tidy);
+        if self.encoding.words.is_some() {
+            // Words are encoded fast enough to meet them again.
+            self.known.parts.iter_mut().filter(|parts| parts.is_full()).for_each(|parts| *parts = Parts::default());
+        }
         self.begin_row();
         Ok(())
     }
