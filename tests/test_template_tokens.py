@@ -33,6 +33,10 @@ CORPUS = [
     *Grammar(NASTY).sample(600, seed=99).texts,
     *Grammar.from_file(ROOT / "examples/grammars/arithmetic.grammar").sample(800, seed=99).texts,
 ]
+LLAMA3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SPECIAL = ["<unk>", "<eos>", "<mask>"]
 
 
@@ -78,6 +82,22 @@ def tokenizer(kind: str) -> tokenizers.Tokenizer:
                 decoder=decoders.ByteLevel(), post_processor=processors.ByteLevel(trim_offsets=True),
                 mask=tokenizers.AddedToken("<mask>", lstrip=True, special=True),
             )  # fmt: skip
+        case "Llama 3 BPE":
+            split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3), "isolated")
+            pieces = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            return trained(
+                models.BPE(), bpe(initial_alphabet=alphabet),
+                pre_tokenizer=pre_tokenizers.Sequence([split, pieces]), decoder=decoders.ByteLevel(),
+                post_processor=processors.ByteLevel(trim_offsets=False),
+            )  # fmt: skip
+        case "digits and metaspace BPE":
+            plain = [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+            steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.Punctuation(), metaspace]
+            return trained(
+                models.BPE(unk_token="<unk>", byte_fallback=True), bpe(),
+                normalizer=normalizers.Sequence(plain),
+                pre_tokenizer=pre_tokenizers.Sequence(steps), decoder=underscore,
+            )  # fmt: skip
         case "metaspace BPE":
             return trained(
                 models.BPE(unk_token="<unk>", fuse_unk=True), bpe(), pre_tokenizer=metaspace, decoder=underscore
@@ -119,6 +139,8 @@ KINDS = [
     "byte-level BPE",
     "byte-level BPE, NFC",
     "byte-level BPE, prefix, trimmed",
+    "Llama 3 BPE",
+    "digits and metaspace BPE",
     "metaspace BPE",
     "Llama BPE",
     "Unigram",
