@@ -481,6 +481,8 @@ fn read_by(program: &Program, node: Node, found: &mut impl FnMut(usize)) {
             program.codes[code as usize].code.slots(found);
         }
         Node::Switch { switch } => found(program.switches[switch as usize].slot as usize),
+        // What is put back later is known then.
+        Node::Save { slot } => found(slot as usize),
         _ => {}
     }
 }
@@ -605,7 +607,8 @@ impl Sink for Match<'_> {
                 if let Node::Assign { slot, .. }
                 | Node::Bind { slot, .. }
                 | Node::Cell { slot, .. }
-                | Node::Keep { slot, .. } = reads
+                | Node::Keep { slot, .. }
+                | Node::Restore { slot } = reads
                     && known
                 {
                     self.unknown[slot as usize] = None;
