@@ -258,6 +258,18 @@ def test_grammar_sample_writes_json_lines(variegate: Any, sums: Path, tmp_path: 
     assert out.read_text(encoding="utf-8") == shown.out
 
 
+def test_grammar_commands_write_dates_and_decimals_as_json(variegate: Any, sums: Path) -> None:
+    sums.write_text("x = {p=float 0.5..2.0 step 0.5} {d=date 2024-02-28..2024-02-29} {b=choice true, false}")
+    found = json.loads(variegate("grammar", "explain", sums, "--index", "0", "--json").out)
+    expected = {"p": 0.5, "d": "2024-02-28", "b": True}
+    assert found["derivations"][0]["bindings"] == expected
+    drawn = [
+        json.loads(line) for line in variegate("grammar", "sample", sums, "-n", "16", "--no-replace").out.splitlines()
+    ]
+    assert expected in [row["bindings"] for row in drawn]
+    assert all(f"{row['bindings']['p']:.1f} {row['bindings']['d']} " in row["text"] for row in drawn)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

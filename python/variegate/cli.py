@@ -16,6 +16,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -302,7 +303,7 @@ def explain(
                 for derivation, steps in derivations
             ],
         }
-        _say(json.dumps(report, indent=2, ensure_ascii=False))
+        _say(json.dumps(report, indent=2, ensure_ascii=False, default=_plain))
         return
     _say(f"{_many(g.count())} from {g.start!r}, {_plural(len(g.rule_counts()), 'rule')}")
     if not derivations:
@@ -346,6 +347,7 @@ def sample_texts(
                 "spans": _in_characters(text, spans[i]),
             },
             ensure_ascii=False,
+            default=_plain,
         )
         for i, text in enumerate(drawn.texts)
     )
@@ -356,6 +358,11 @@ def sample_texts(
     with open(out, "w", encoding="utf-8") as file_out:
         file_out.writelines(line + "\n" for line in lines)
     _say(f"{_plural(n, 'text')} in {out}")
+
+
+def _plain(value: object) -> float | str:
+    """What JSON has no type for: decimals as numbers, dates as ISO 8601 writes them."""
+    return float(value) if isinstance(value, Decimal) else str(value)
 
 
 def main() -> None:
