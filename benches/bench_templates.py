@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import random
 import re
 from decimal import Decimal
@@ -106,20 +107,65 @@ def bench_sample(compare, peer, name, package, ratio):
     )
 
 
+TASK = Grammar("""
+task  = ({intro} )?{a=int 2..99}, {b=int 2..99}: {ask} <answer>{=a+b}</answer>
+ask   = what is {a} plus {b}? :: 3 | add {b} to {a}.
+intro = {name} has two {thing[num=pl]}. | Now you.
+name  = Anna | Ben
+thing = apple | mouse[pl=mice]
+""")
+TASK_SHAPE = re.compile(
+    r"((Anna|Ben) has two (apples|mice|mouses)\. |Now you\. )?"
+    r"(\d+), (\d+): (what is \4 plus \5\?|add \5 to \4\.)( (\d+))?"
+)
+TASK_IN_TRACERY = {
+    "task": ["#[a:#number#][b:#number#]said#"],
+    "said": ["#intro# #a#, #b#: #ask#", "#a#, #b#: #ask#"],
+    "ask": ["what is #a# plus #b#?"] * 3 + ["add #b# to #a#."],
+    "intro": ["#name# has two #thing.s#.", "Now you."],
+    "name": ["Anna", "Ben"],
+    "thing": ["apple", "mouse"],
+    "number": NUMBERS,
+}
+
+
+def rightly_asked(texts: list[str], *, answered: bool) -> bool:
+    """Whether every text is one of the task, with its answer or without."""
+    found = [TASK_SHAPE.fullmatch(text) for text in texts]
+    return all(m and (int(m[8]) == int(m[4]) + int(m[5]) if answered else m[8] is None) for m in found)
+
+
 def bench_sample_over_tracery(compare):
     tracery = pytest.importorskip("tracery")
-    grammar = tracery.Grammar({"task": "what is #a# plus #b#? ", "a": NUMBERS, "b": NUMBERS})
+    peer = tracery.Grammar(TASK_IN_TRACERY)
+    peer.add_modifiers(importlib.import_module("tracery.modifiers").base_english)
     compare(
-        "templates, sample, over tracery",
-        lambda: GRAMMAR.sample(PEER_ROWS, seed=3),
-        lambda: [grammar.flatten("#task#") for _ in range(PEER_ROWS)],
-        check=lambda ours, theirs: right(ours.texts) and all(SHAPE.fullmatch(text + "0") for text in theirs),
+        "templates, sample with rules, over tracery",
+        lambda: TASK.sample(PEER_ROWS, seed=3),
+        lambda: [peer.flatten("#task#") for _ in range(PEER_ROWS)],
+        check=lambda ours, theirs: rightly_asked(ours.texts, answered=True) and rightly_asked(theirs, answered=False),
         units=PEER_ROWS,
         unit="strings",
         peer_name="tracery",
         peer_package="tracery",
         goal_rate=2e6,
         goal_ratio=500,
+        note="five rules, an optional part, a plural; the peer leaves out the answer, which it cannot compute",
+    )
+
+
+def bench_sample_of_one_sentence_over_tracery(compare):
+    tracery = pytest.importorskip("tracery")
+    peer = tracery.Grammar({"task": "what is #a# plus #b#? ", "a": NUMBERS, "b": NUMBERS})
+    compare(
+        "templates, sample of one sentence, over tracery",
+        lambda: GRAMMAR.sample(PEER_ROWS, seed=3),
+        lambda: [peer.flatten("#task#") for _ in range(PEER_ROWS)],
+        check=lambda ours, theirs: right(ours.texts) and all(SHAPE.fullmatch(text + "0") for text in theirs),
+        units=PEER_ROWS,
+        unit="strings",
+        peer_name="tracery",
+        peer_package="tracery",
         note="the peer makes the question without the answer, which it cannot compute",
     )
 

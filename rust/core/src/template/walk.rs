@@ -249,9 +249,11 @@ pub(super) struct Texts {
 }
 
 impl Texts {
-    /// Room for about `rows` rows.
+    /// Room for about `rows` rows of a usual length.
     pub fn new(rows: usize) -> Self {
-        Texts { rows: RaggedBuf::with_capacity(rows, 0), spans: SpanBuf::default(), open: Vec::new() }
+        /// In bytes. Room that is not written to costs nothing.
+        const USUAL: usize = 64;
+        Texts { rows: RaggedBuf::with_capacity(rows, rows * USUAL), spans: SpanBuf::default(), open: Vec::new() }
     }
 
     fn place(&self) -> i64 {
