@@ -184,7 +184,9 @@ def test_all_columns_are_of_one_source_row():
         (np.array(["2020-01-01T01"], "M8[h]"), "rows: column 'a' must hold dates without a time"),
         ("abc", "rows: column 'a' must be a sequence, not one string"),
         (["\ud800"], "rows: column 'a' must hold valid Unicode (item 0 has a lone surrogate)"),
-        ([], "rows: column 'a' must hold integers, strings, truth values, Decimals or dates, all of one type"),
+        ([], "rows: column 'a' has no values: it needs some"),
+        (None, "rows: column 'a' must be a sequence, not NoneType"),
+        ((i for i in range(3)), "rows: column 'a' must be a sequence, not generator"),
     ]:  # fmt: skip
         assert str(refusal(lambda column=column: Grammar("x = {a=col:a}", rows={"a": column}))) == why
     assert "column 'b' has 2 values" in str(refusal(lambda: Grammar("x = y", rows={"a": [1], "b": [1, 2]}))) or (

@@ -284,6 +284,18 @@ def test_division_by_zero_names_its_place():
         ),
         (lambda _: Grammar(b"a = b"), "text must be a str, not bytes: Grammar.from_file reads files"),
         (lambda _: Grammar("a = \ud800"), "text must be valid Unicode (character 4 is a lone surrogate)"),
+        (lambda _: Grammar("a = b", start=3), "start must be a str of valid Unicode (it is 3)"),
+        (lambda _: Grammar("a = b", name="\ud800"), "name must be a str of valid Unicode (it is '\\ud800')"),
+        (lambda _: Grammar("a = b", lexicons=["c"]), "lexicons must be a mapping by name (it is ['c'])"),
+        (lambda _: Grammar("a = b", rows={1: [2]}), "rows must be a mapping by name (it is {1: [2]})"),
+        (
+            lambda g: g.sample(2**62, seed=0),
+            "n = 4611686018427387904 rows do not fit into memory: draw them in parts",
+        ),
+        (
+            lambda g: g.sample(2**62, seed=0, tokenizer=vg.Tokenizer.default()),
+            "n = 4611686018427387904 rows do not fit into memory: draw them in parts",
+        ),
         (lambda _: Grammar("# nothing"), "the grammar has no rule: write name = text"),
     ],
 )

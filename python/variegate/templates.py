@@ -152,6 +152,9 @@ class Grammar:
         files: list[tuple[str, str]] | None,
     ) -> None:
         start, name = options
+        for what, value in (("start", start), ("name", name)):
+            if value is not None and not (isinstance(value, str) and _encodable(value)):
+                raise InvalidInput(f"{what} must be a str of valid Unicode (it is {value!r})")
         self._core = _core.Grammar(text, start, *given, root, files)
         self._text = text
         self._options = options
@@ -614,7 +617,7 @@ def _lexicons(
     lexicons: Mapping[str, Sequence[str] | Mapping[str, int]],
 ) -> list[tuple[str, list[str], list[int] | None]]:
     found: list[tuple[str, list[str], list[int] | None]] = []
-    for name, items in lexicons.items():
+    for name, items in _named("lexicons", lexicons):
         if isinstance(items, str):
             raise InvalidInput(f"lexicons: '{name}' must be a sequence of strings, not one string")
         texts = _strings(f"lexicons: '{name}'", items)
@@ -626,6 +629,12 @@ def _lexicons(
                 raise InvalidInput(f"lexicons: the weights of '{name}' must be above 0 and sum to less than 2**32")
         found.append((name, texts, weights))
     return found
+
+
+def _named(what: str, given: object) -> list[tuple[str, Any]]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) and _encodable(name) for name in given):
+        raise InvalidInput(f"{what} must be a mapping by name (it is {given!r})")
+    return list(given.items())
 
 
 def _strings(what: str, items: Iterable[object]) -> list[str]:
@@ -648,10 +657,13 @@ def _columns(
     values: list[tuple[str, str, int, NDArray[np.int64]]] = []
     texts: list[tuple[str, list[str]]] = []
     count = 0
-    for name, column in rows.items():
-        if isinstance(column, str):
-            raise InvalidInput(f"rows: column '{name}' must be a sequence, not one string")
+    for name, column in _named("rows", rows):
+        if isinstance(column, str) or not hasattr(column, "__len__"):
+            kind = "one string" if isinstance(column, str) else type(column).__name__
+            raise InvalidInput(f"rows: column '{name}' must be a sequence, not {kind}")
         count = len(column)
+        if count == 0:
+            raise InvalidInput(f"rows: column '{name}' has no values: it needs some")
         if isinstance(column, np.ndarray) and column.dtype.kind == "M":
             days = column.astype("datetime64[D]")
             if (days != column).any():
@@ -719,6 +731,14 @@ def _held(name: str, value: Value, places: int) -> tuple[int | None, str | None]
     if scaled != int(scaled) or not -(2**63) <= scaled < 2**63:
         raise InvalidInput(f"index_of: the binding {name!r} cannot be {value!r}")
     return int(scaled), None
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _objects(items: list[str]) -> NDArray[np.object_]:

@@ -261,8 +261,8 @@ impl Grammar {
     /// Draws rows, in parallel; the first of a longer sample are the shorter one.
     ///
     /// # Errors
-    /// A shard that does not exist; without replacement a weighted law, more rows than derivations, or more than 2^128
-    /// derivations; a computed slot without a value, named with its draw.
+    /// A shard that does not exist; more rows than memory holds; without replacement a weighted law, more rows than
+    /// derivations, or more than 2^128 derivations; a computed slot without a value, named with its draw.
     pub fn sample(&self, how: &Sampling<'_>) -> Result<Sample<u8>> {
         self.sample_into(how, Texts::new)
     }
@@ -304,7 +304,11 @@ impl Grammar {
         }
         let source = self.source(how, needed)?;
         let key = op_key(Domain::Templates, how.seed, how.name, 0);
-        let draws: Vec<u64> = (0..how.rows as u64).map(|row| shard + shards * row).collect();
+        let mut draws: Vec<u64> = Vec::new();
+        if draws.try_reserve_exact(how.rows).is_err() {
+            return Err(Error::invalid(format!("n = {} rows do not fit into memory: draw them in parts", how.rows)));
+        }
+        draws.extend((0..how.rows as u64).map(|row| shard + shards * row));
         let grain = if par::threads() == 1 { how.rows.max(1) } else { GRAIN };
         let parts = par::map_tasks(how.rows.div_ceil(grain), |task| {
             let draws = &draws[task * grain..how.rows.min((task + 1) * grain)];
