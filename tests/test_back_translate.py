@@ -300,6 +300,8 @@ def test_a_run_goes_on_where_its_engine_died(tmp_path, dies_at):
     ("results", "message"),
     [
         (lambda texts: texts[1:], "2 texts had 1 translations"),
+        (lambda texts: None, "the engine answered None, which is no list of texts"),
+        (lambda texts: "ab", "the engine answered 'ab', which is no list of texts"),
         (lambda texts: [None for _ in texts], "'dog' became None, which is no text"),
         (lambda texts: ["\ud800" for _ in texts], "which is no text"),
     ],

@@ -288,6 +288,17 @@ def test_grammar_explain_says_what_is_wrong(
     assert done.out == ""
 
 
+def test_grammar_explain_writes_counts_of_thousands_of_digits(variegate: Any, sums: Path) -> None:
+    sums.write_text("".join(f"r{i} = {{r{i + 1}}}{{r{i + 1}}}\n" for i in range(14)) + "r14 = a | b\n", "utf-8")
+    done = variegate("grammar", "explain", sums, "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["count"] == 2**16384
+    assert (
+        variegate("grammar", "explain", sums, "--index", str(2**16384 - 1)).out.splitlines()[-1]
+        == "text: " + "b" * 16384
+    )
+
+
 def test_a_grammar_with_a_mistake_is_shown_with_its_place(variegate: Any, sums: Path) -> None:
     sums.write_text("x = {nmae}\nname = a")
     done = variegate("grammar", "explain", sums)

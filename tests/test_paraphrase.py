@@ -325,6 +325,10 @@ def test_translations_are_variants_and_are_rewritten():
     assert rest == [text for text, parent in zip(plain.texts, plain.rows["_parent"], strict=True) if parent > 0]
     with pytest.raises(InvalidInput, match="return_source has no answer"):
         paraphrase(batch, 2, seed=1, back_translate=back, return_source=True)
+    with pytest.raises(InvalidInput, match="back_translate must return a TextBatch with the column _parent"):
+        paraphrase(batch, 2, seed=1, back_translate=lambda batch: batch)
+    with pytest.raises(InvalidInput, match="back_translate must be a BackTranslate or a callable"):
+        paraphrase(batch, 2, seed=1, back_translate="apertium")
     with pytest.raises(InvalidInput, match="back_translate works on text"):
         paraphrase(vg.Tokenizer.default().encode(batch), 2, seed=1, back_translate=back)
 

@@ -274,6 +274,7 @@ def explain(
 
     if index is not None and sample is not None:
         raise typer.BadParameter("give --index or --sample, not both")
+    sys.set_int_max_str_digits(0)  # a count may have 19,729 digits
     g = Grammar.from_file(file, start=start)
     shown: list[int] = []
     if index is not None:

@@ -82,11 +82,19 @@ def paraphrase(
     bases: list[Any] = [batch]
     start = np.zeros(len(batch), np.int64)
     if back_translate is not None:
+        if not callable(back_translate):
+            raise InvalidInput(
+                f"paraphrase: back_translate must be a BackTranslate or a callable (it is {back_translate!r})"
+            )
         if not isinstance(batch, TextBatch):
             raise InvalidInput("paraphrase: back_translate works on text, and this is a TokenBatch: decode it first")
         if return_source:
             raise InvalidInput("paraphrase: return_source has no answer for what was translated: leave one of them out")
         translated = back_translate(batch)
+        if not isinstance(translated, TextBatch) or "_parent" not in translated.rows:
+            raise InvalidInput(
+                "paraphrase: back_translate must return a TextBatch with the column _parent, as BackTranslate"
+            )
         accepted = translated.rows["_parent"]
         start[accepted] = 1
         bases.append(_like(translated, batch, accepted))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
@@ -83,6 +83,8 @@ class BackTranslate:
         for name in ("identity", "translate"):
             if not callable(getattr(self.engine, name, None)):
                 raise InvalidInput(f"BackTranslate: engine must have a method {name} (it is {self.engine!r})")
+        if not callable(getattr(self.filter, "judge", None)):
+            raise InvalidInput(f"BackTranslate: filter must have a method judge (it is {self.filter!r})")
 
     def __call__(self, batch: TextBatch, *, progress: Callable[[int, int], object] | None = None) -> TextBatch:
         """The accepted paraphrases, in the order of their sources.
@@ -170,6 +172,10 @@ class BackTranslate:
         found = {text: text for text in texts if not text.strip()}
         wanted = list(dict.fromkeys(text for text in texts if text.strip()))
         engine = self.engine.identity(source, target) if wanted else ""
+        if not isinstance(engine, str) or not _encodable(engine):
+            raise EngineFailed(
+                f"BackTranslate: {source} to {target}: the engine's identity is no text (it is {engine!r})"
+            )
         if cache is not None and wanted:
             found |= cache.get(engine, source, target, wanted)
         missing = [text for text in wanted if text not in found]
@@ -185,7 +191,8 @@ class BackTranslate:
     def _asked(self, missing: list[str], source: str, target: str, texts: Sequence[str], first: int) -> list[str]:
         where = f"rows {first} to {first + len(texts) - 1}, {source} to {target}"
         try:
-            results = list(self.engine.translate(missing, source, target))
+            answer: object = self.engine.translate(missing, source, target)
+            results = None if isinstance(answer, str) or not isinstance(answer, Iterable) else list(answer)
         except TextRefused as error:
             row = first + list(texts).index(missing[error.index])
             raise InvalidInput(f"BackTranslate: row {row}, {source} to {target}: the text {error.why}") from error
@@ -197,6 +204,8 @@ class BackTranslate:
         except Exception as error:
             error.add_note(f"BackTranslate: {where}")
             raise
+        if results is None:
+            raise EngineFailed(f"BackTranslate: {where}: the engine answered {answer!r}, which is no list of texts")
         if len(results) != len(missing):
             raise EngineFailed(f"BackTranslate: {where}: {len(missing)} texts had {len(results)} translations")
         for text, result in zip(missing, results, strict=True):
