@@ -253,7 +253,12 @@ impl Texts {
     pub fn new(rows: usize) -> Self {
         /// In bytes. Room that is not written to costs nothing.
         const USUAL: usize = 64;
-        Texts { rows: RaggedBuf::with_capacity(rows, rows * USUAL), spans: SpanBuf::default(), open: Vec::new() }
+        const MOST: usize = 1 << 26;
+        Texts {
+            rows: RaggedBuf::with_capacity(rows, (rows * USUAL).min(MOST)),
+            spans: SpanBuf::default(),
+            open: Vec::new(),
+        }
     }
 
     fn place(&self) -> i64 {
