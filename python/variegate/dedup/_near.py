@@ -1,9 +1,4 @@
-"""Deduplication: exact copies, and near-duplicates confirmed by exact Jaccard similarity.
-
-`near` finds candidates by MinHash and bands, and compares every candidate exactly: chance decides only which pairs
-are compared, and a document is never removed unless it is as similar as `threshold` says. Results depend on the rows,
-the parameters and the seed; not on threads or instruction sets.
-"""
+"""Exact copies and near-duplicates."""
 
 from __future__ import annotations
 
@@ -20,7 +15,6 @@ from variegate.errors import InvalidInput
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["DedupResult", "Deduper", "exact", "near"]
 
 Closure = Literal["leader", "transitive"]
 Keep = Literal["longest", "first"]
