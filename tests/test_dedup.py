@@ -229,6 +229,20 @@ def test_instruction_sets_do_not_change_the_result():
     assert "portable" in said
 
 
+def test_a_stream_of_batches_gives_the_result_of_one_call():
+    batch = vg.TokenBatch.from_lists(planted(6, bases=40, low=5, high=60))
+    stream = near((batch[at : at + 17] for at in range(0, len(batch), 17)), ngram=3)
+    whole = near(batch, ngram=3)
+    assert np.array_equal(stream.keeper, whole.keeper)
+    assert np.array_equal(stream.keeper_ids, whole.keeper_ids)
+    assert stream.stats == whole.stats
+    assert len(near(iter([])).keep) == 0
+    with pytest.raises(InvalidInput, match=r"^order= is for one batch: give that of batches to Deduper.add$"):
+        near([batch], order=[1])
+    with pytest.raises(InvalidInput, match=r"^deduplication needs a TokenBatch, a TextBatch, or batches .*, not int$"):
+        near(3)
+
+
 @pytest.mark.parametrize("closure", ["leader", "transitive"])
 def test_crowds_are_linear(closure):
     """100,000 copies, empty rows and near-copies: each row is compared at most about once."""
@@ -303,8 +317,8 @@ def test_the_seed_changes_the_sketch_and_not_the_answer():
             {"threshold": 0.01},
             "threshold 0.01 at recall 0.999 needs more than 256 slots: raise the threshold or lower the recall",
         ),
-        ({"ngram": 0}, "ngram must lie in 1 to 16 (it is 0)"),
-        ({"ngram": -3}, "ngram must lie in 1 to 16 (it is -3)"),
+        ({"ngram": 0}, "ngram must lie in 1 to 32 (it is 0)"),
+        ({"ngram": -3}, "ngram must lie in 1 to 32 (it is -3)"),
         ({"closure": "single"}, "closure must be 'leader' or 'transitive' (it is 'single')"),
         ({"keep": "last"}, "keep must be 'longest' or 'first' (it is 'last')"),
         ({"seed": -1}, "seed must lie in [0, 2^64) (it is -1)"),
@@ -323,7 +337,11 @@ def test_bad_arguments_are_refused(arguments, message):
 def test_batches_of_another_kind_are_refused():
     tokens, texts = vg.TokenBatch.from_lists([[1]]), vg.TextBatch.from_texts(["a"])
     for first, second, message in [
-        (tokens, texts, "unit 'token' needs a TokenBatch, and this is a TextBatch: encode it first"),
+        (
+            tokens,
+            texts,
+            "unit 'token' needs a TokenBatch, and this is a TextBatch: encode it first, or give a tokenizer=",
+        ),
         (texts, tokens, "unit 'word' needs a TextBatch, and this is a TokenBatch"),
         (tokens, ["a"], "deduplication needs a TokenBatch or a TextBatch, not list"),
     ]:

@@ -287,7 +287,7 @@ class Dedup(Stage):
         le=1,
         description="Least Jaccard similarity of near-duplicates; null compares whole texts only.",
     )
-    ngram: int = Field(default=5, ge=1, le=16, description="Tokens per shingle.")
+    ngram: int = Field(default=5, ge=1, le=32, description="Tokens per shingle.")
 
 
 class Measure(Stage):

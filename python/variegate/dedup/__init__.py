@@ -6,5 +6,6 @@ the parameters and the seed; not on threads or instruction sets.
 """
 
 from variegate.dedup._near import Deduper, DedupResult, exact, near
+from variegate.dedup._units import Normalize
 
-__all__ = ["DedupResult", "Deduper", "exact", "near"]
+__all__ = ["DedupResult", "Deduper", "Normalize", "exact", "near"]

@@ -26,6 +26,7 @@ pub use components::Components;
 use exact::{Hashed, Seen};
 use shingle::{MAX_NGRAM, Shingler, Unit};
 use sketch::Sketcher;
+pub use units::{Form, Normalize, select_tokens, word_spans};
 
 /// Which documents of a cluster go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +49,9 @@ pub enum Keep {
 /// What a text is compared by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TextUnit {
-    /// Words: runs of characters that are not white space, in lower case.
+    /// Words: runs of characters that are not white space.
     Word,
-    /// Code points of the text in lower case, white space runs as one space.
+    /// Code points.
     Char,
 }
 
@@ -59,7 +60,7 @@ pub enum TextUnit {
 pub struct Params {
     /// Least Jaccard similarity of two duplicates, in (0, 1].
     pub threshold: f64,
-    /// Units in a shingle, 1 to 16.
+    /// Units in a shingle, 1 to 32.
     pub ngram: usize,
     /// Least probability, in (0, 1), that a pair at the threshold is compared.
     pub recall: f64,
@@ -223,8 +224,8 @@ pub struct Deduper {
 #[derive(Debug)]
 enum Units {
     Tokens(Store<u32>),
-    Words(Store<u64>),
-    Chars(Store<u32>),
+    Words(Store<u64>, Normalize),
+    Chars(Store<u32>, Normalize),
 }
 
 /// Every content once, and for each row which it has.
@@ -250,14 +251,14 @@ impl Deduper {
         Self::new(params, Units::Tokens(Store::default()))
     }
 
-    /// A deduper of texts.
+    /// A deduper of texts, which are normalised first.
     ///
     /// # Errors
     /// If a parameter is out of range.
-    pub fn texts(params: &Params, unit: TextUnit) -> Result<Self> {
+    pub fn texts(params: &Params, unit: TextUnit, normalize: &Normalize) -> Result<Self> {
         let units = match unit {
-            TextUnit::Word => Units::Words(Store::default()),
-            TextUnit::Char => Units::Chars(Store::default()),
+            TextUnit::Word => Units::Words(Store::default(), *normalize),
+            TextUnit::Char => Units::Chars(Store::default(), *normalize),
         };
         Self::new(params, units)
     }
@@ -299,8 +300,8 @@ impl Deduper {
                     "this Deduper takes tokens: it began with a TokenBatch, or has unit 'token'",
                 ));
             }
-            Units::Words(store) => store.add(units::words(rows, level)?.view(), level)?,
-            Units::Chars(store) => store.add(units::chars(rows)?.view(), level)?,
+            Units::Words(store, normalize) => store.add(units::words(rows, normalize, level)?.view(), level)?,
+            Units::Chars(store, normalize) => store.add(units::chars(rows, normalize)?.view(), level)?,
         }
         self.note(ids, order);
         Ok(())
@@ -318,10 +319,10 @@ impl Deduper {
     /// What becomes of all rows so far, in the order they came.
     pub fn result(&self) -> Outcome {
         match &self.units {
-            Units::Tokens(store) | Units::Chars(store) => {
+            Units::Tokens(store) | Units::Chars(store, _) => {
                 self.engine.run(store.contents.view(), &store.group, &self.ids, &self.order)
             }
-            Units::Words(store) => self.engine.run(store.contents.view(), &store.group, &self.ids, &self.order),
+            Units::Words(store, _) => self.engine.run(store.contents.view(), &store.group, &self.ids, &self.order),
         }
     }
 }
@@ -850,9 +851,9 @@ mod tests {
             |ids: &[u64], order: &[i64], params| near_tokens(rows.view(), ids, order, &params).unwrap_err().to_string();
         assert_eq!(near(&[1], &[], Params::default()), "ids must hold one number a row (1 for 2 rows)");
         assert_eq!(near(&[1, 2], &[1, 2, 3], Params::default()), "order must hold one number a row (3 for 2 rows)");
-        let message = near(&[1, 2], &[], Params { ngram: 17, ..Params::default() });
-        assert_eq!(message, "ngram must lie in 1 to 16 (it is 17)");
-        let mut texts = Deduper::texts(&Params::default(), TextUnit::Word).unwrap();
+        let message = near(&[1, 2], &[], Params { ngram: 33, ..Params::default() });
+        assert_eq!(message, "ngram must lie in 1 to 32 (it is 33)");
+        let mut texts = Deduper::texts(&Params::default(), TextUnit::Word, &Normalize::default()).unwrap();
         let message = texts.add_tokens(rows.view(), &[1, 2], &[]).unwrap_err().to_string();
         assert_eq!(message, "this Deduper takes texts: it began with a TextBatch, or has a unit of texts");
         let mut tokens = Deduper::tokens(&Params::default()).unwrap();
@@ -871,7 +872,7 @@ mod tests {
         let texts = pack(&texts.map(|text| text.as_bytes().to_vec()));
         let params = Params { threshold: 0.5, ngram: 2, ..Params::default() };
         let near = |unit| {
-            let mut deduper = Deduper::texts(&params, unit).unwrap();
+            let mut deduper = Deduper::texts(&params, unit, &Normalize::default()).unwrap();
             deduper.add_texts(texts.view(), &[1, 2, 3], &[]).unwrap();
             deduper.result()
         };

@@ -8,7 +8,7 @@ use crate::rng::{Domain, Stream, mix, op_key};
 use crate::simd::{Level, multiversion};
 
 /// The longest shingle.
-pub const MAX_NGRAM: usize = 16;
+pub const MAX_NGRAM: usize = 32;
 
 /// How many keys are made at a time.
 const BLOCK: usize = 256;
@@ -148,7 +148,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_follow_the_formula_on_every_level(row in prop::collection::vec(any::<u32>(), 0..600), ngram in 1usize..=16, seed: u64) {
+        fn keys_follow_the_formula_on_every_level(row in prop::collection::vec(any::<u32>(), 0..600), ngram in 1usize..=32, seed: u64) {
             let m = Shingler::new(ngram, seed, Level::available().next().unwrap()).multipliers;
             let expected: Vec<u64> = row
                 .windows(ngram)

@@ -3,16 +3,65 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use variegate_core::dedup::{self, Closure, Keep, Outcome, Params, Stats, TextUnit};
+use variegate_core::dedup::{self, Closure, Form, Keep, Normalize, Outcome, Params, Stats, TextUnit};
 
 use crate::convert::{invalid, ragged, raise, slice};
 
 type Ids<'py> = PyReadonlyArray1<'py, u64>;
 type Order<'py> = Option<PyReadonlyArray1<'py, i64>>;
 
+/// Values, and int64[rows + 1] offsets.
+type Rows<'py, T> = (Bound<'py, PyArray1<T>>, Bound<'py, PyArray1<i64>>);
+
 /// `(keeper int64[rows], cluster int64[rows], similarity float32[rows], stats)`.
 type Wrapped<'py> =
     (Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<i64>>, Bound<'py, PyArray1<f32>>, Bound<'py, PyDict>);
+
+/// `(unicode, accents, case, punctuation, digits, whitespace)`: what `Normalize` of Python holds.
+pub type Normalization = (Option<String>, bool, bool, bool, bool, bool);
+
+/// How texts are normalised before they are split.
+pub fn normalization(given: Normalization) -> PyResult<Normalize> {
+    let (unicode, accents, case, punctuation, digits, whitespace) = given;
+    let unicode = match unicode.as_deref() {
+        None => None,
+        Some("NFC") => Some(Form::Nfc),
+        Some("NFD") => Some(Form::Nfd),
+        Some("NFKC") => Some(Form::Nfkc),
+        Some("NFKD") => Some(Form::Nfkd),
+        Some(other) => {
+            return Err(invalid(format!("unicode must be 'NFC', 'NFD', 'NFKC', 'NFKD' or None (it is '{other}')")));
+        }
+    };
+    Ok(Normalize { unicode, accents, case, punctuation, digits, whitespace })
+}
+
+/// `(data uint8[n], offsets int64[rows + 1])`: texts as they are compared.
+#[pyfunction]
+fn normalize_texts<'py>(
+    py: Python<'py>,
+    data: PyReadonlyArray1<'py, u8>,
+    offsets: PyReadonlyArray1<'py, i64>,
+    normalize: Normalization,
+) -> PyResult<Rows<'py, u8>> {
+    let (texts, normalize) = (ragged(&data, &offsets)?, normalization(normalize)?);
+    let texts = py.detach(|| normalize.texts(texts)).map_err(raise)?;
+    Ok((texts.values.into_pyarray(py), texts.offsets.into_pyarray(py)))
+}
+
+/// `(tokens uint32[n], offsets int64[rows + 1])`: rows without some tokens, the others put through a map.
+#[pyfunction]
+fn select_tokens<'py>(
+    py: Python<'py>,
+    tokens: PyReadonlyArray1<'py, u32>,
+    offsets: PyReadonlyArray1<'py, i64>,
+    skip: PyReadonlyArray1<'py, u32>,
+    fold: PyReadonlyArray1<'py, u32>,
+) -> PyResult<Rows<'py, u32>> {
+    let (rows, skip, fold) = (ragged(&tokens, &offsets)?, slice("skip", &skip)?, slice("fold", &fold)?);
+    let rows = py.detach(|| dedup::select_tokens(rows, skip, fold)).map_err(raise)?;
+    Ok((rows.values.into_pyarray(py), rows.offsets.into_pyarray(py)))
+}
 
 /// Which rows of tokens repeat another.
 #[pyfunction]
@@ -49,7 +98,7 @@ impl NearParams {
     #[new]
     fn new(threshold: f64, ngram: i64, recall: f64, closure: &str, keep: &str, seed: u64) -> PyResult<Self> {
         let ngram =
-            usize::try_from(ngram).map_err(|_| invalid(format!("ngram must lie in 1 to 16 (it is {ngram})")))?;
+            usize::try_from(ngram).map_err(|_| invalid(format!("ngram must lie in 1 to 32 (it is {ngram})")))?;
         let closure = match closure {
             "leader" => Closure::Leader,
             "transitive" => Closure::Transitive,
@@ -97,11 +146,12 @@ impl NearParams {
     }
 
     /// A deduper of parts; `unit` is token, word or char.
-    fn deduper(&self, unit: &str) -> PyResult<Deduper> {
+    fn deduper(&self, unit: &str, normalize: Normalization) -> PyResult<Deduper> {
+        let normalize = &normalization(normalize)?;
         let made = match unit {
             "token" => dedup::Deduper::tokens(&self.0),
-            "word" => dedup::Deduper::texts(&self.0, TextUnit::Word),
-            "char" => dedup::Deduper::texts(&self.0, TextUnit::Char),
+            "word" => dedup::Deduper::texts(&self.0, TextUnit::Word, normalize),
+            "char" => dedup::Deduper::texts(&self.0, TextUnit::Char, normalize),
             _ => return Err(invalid(format!("unit must be 'token', 'word' or 'char' (it is '{unit}')"))),
         };
         Ok(Deduper(made.map_err(raise)?))
@@ -215,6 +265,8 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Components>()?;
     module.add_class::<Deduper>()?;
     module.add_class::<NearParams>()?;
+    module.add_function(wrap_pyfunction!(normalize_texts, module)?)?;
+    module.add_function(wrap_pyfunction!(select_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(exact_texts, module)?)?;
     module.add_function(wrap_pyfunction!(exact_tokens, module)?)
 }
