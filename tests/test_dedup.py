@@ -135,11 +135,11 @@ def test_pairs_just_over_the_threshold_are_found(threshold, band_width):
         assert gone[there].mean() >= 0.999
 
 
-@given(CORPORA, st.integers(1, 3), st.sampled_from([0.4, 0.5, 0.75, 1.0]), st.data())
-def test_leaders_are_those_of_comparing_all_pairs(rows, ngram, threshold, data):
+@given(CORPORA, st.integers(1, 3), st.sampled_from([0.4, 0.5, 0.75, 1.0]), st.sampled_from(["lsh", "exact"]), st.data())
+def test_leaders_are_those_of_comparing_all_pairs(rows, ngram, threshold, mode, data):
     order = data.draw(st.none() | st.lists(st.integers(-2, 2), min_size=len(rows), max_size=len(rows)))
     batch = vg.TokenBatch.from_lists(rows, ids=np.arange(len(rows))[::-1])
-    found = near(batch, threshold=threshold, ngram=ngram, order=order, recall=SURE)
+    found = near(batch, threshold=threshold, ngram=ngram, order=order, mode=mode, recall=SURE)
     kept = []
     ranked = sorted(range(len(rows)), key=lambda r: (order[r] if order else 0, -len(rows[r]), int(batch.ids[r])))
     for r in ranked:
@@ -150,9 +150,10 @@ def test_leaders_are_those_of_comparing_all_pairs(rows, ngram, threshold, data):
             kept.append(r)
 
 
-@given(CORPORA, st.sampled_from([0.5, 0.75]))
-def test_transitive_clusters_are_the_components_of_similar_pairs(rows, threshold):
-    found = near(vg.TokenBatch.from_lists(rows), threshold=threshold, ngram=2, recall=SURE, closure="transitive")
+@given(CORPORA, st.sampled_from([0.5, 0.75]), st.sampled_from(["lsh", "exact"]))
+def test_transitive_clusters_are_the_components_of_similar_pairs(rows, threshold, mode):
+    batch = vg.TokenBatch.from_lists(rows)
+    found = near(batch, threshold=threshold, ngram=2, mode=mode, recall=SURE, closure="transitive")
     label = list(range(len(rows)))
     for _ in rows:
         for a in range(len(rows)):
@@ -167,6 +168,42 @@ def test_transitive_clusters_are_the_components_of_similar_pairs(rows, threshold
     assert found.keep[found.keeper].all()
     for r, k in enumerate(found.keeper.tolist()):
         assert found.similarity[r] == np.float32(1.0 if rows[r] == rows[k] else jaccard(rows[r], rows[k], 2))
+
+
+@pytest.mark.parametrize(("threshold", "ngram"), [(0.7, 3), (0.7, 5), (0.8, 3), (0.8, 5)])
+@pytest.mark.parametrize(("low", "high"), [(5, 100), (100, 500)])
+def test_the_join_misses_no_pair_and_lsh_one_of_a_thousand(threshold, ngram, low, high):
+    """Against all pairs that share a shingle, also those just over the threshold; leaders guarantee what they say."""
+    rows = planted(11, bases=150, low=low, high=high, shares=np.linspace(0, 0.12, 9).tolist())
+    rows = list({tuple(row): row for row in rows if len(row) >= ngram}.values())
+    sets = [shingles(row, ngram) for row in rows]
+    holders = {}
+    for r, set_ in enumerate(sets):
+        for shingle in set_:
+            holders.setdefault(shingle, []).append(r)
+    sharing = {(a, b) for rows_ in holders.values() for a, b in itertools.combinations(rows_, 2)}
+    similar = {pair: jaccard(rows[pair[0]], rows[pair[1]], ngram) for pair in sharing}
+    similar = {pair: value for pair, value in similar.items() if value >= threshold}
+    edge = [pair for pair, value in similar.items() if value < threshold + 0.05]
+    assert len(edge) > 40
+    batch = vg.TokenBatch.from_lists(rows, ids=np.arange(len(rows)))
+    for mode, recall in [("exact", 1.0), ("lsh", 0.999)]:
+        found = near(batch, threshold=threshold, ngram=ngram, mode=mode)
+        for r in np.flatnonzero(~found.keep).tolist():
+            pair = (min(r, found.keeper[r]), max(r, found.keeper[r]))
+            assert found.similarity[r] == np.float32(similar[pair])
+        for pairs in (edge, list(similar)):
+            assert np.mean([not (found.keep[a] and found.keep[b]) for a, b in pairs]) >= recall
+        joined = near(batch, threshold=threshold, ngram=ngram, mode=mode, closure="transitive")
+        for pairs in (edge, list(similar)):
+            assert np.mean([joined.cluster[a] == joined.cluster[b] for a, b in pairs]) >= recall
+        if mode == "exact":
+            label = np.arange(len(rows))
+            for _ in range(20):
+                for a, b in similar:
+                    label[a] = label[b] = min(label[a], label[b])
+            assert len(set(zip(label.tolist(), joined.cluster.tolist(), strict=True))) == len(set(label.tolist()))
+            assert len(set(label.tolist())) == joined.cluster.max() + 1
 
 
 @given(CORPORA, st.lists(st.integers(0, 14), max_size=4), st.sampled_from(["leader", "transitive"]))
@@ -244,7 +281,8 @@ def test_a_stream_of_batches_gives_the_result_of_one_call():
 
 
 @pytest.mark.parametrize("closure", ["leader", "transitive"])
-def test_crowds_are_linear(closure):
+@pytest.mark.parametrize("mode", ["lsh", "exact"])
+def test_crowds_are_linear(closure, mode):
     """100,000 copies, empty rows and near-copies: each row is compared at most about once."""
     n = 100_000
     copies = np.tile(np.arange(30, dtype=np.uint32), (n, 1))
@@ -254,7 +292,9 @@ def test_crowds_are_linear(closure):
     ids = np.arange(n)
     for tokens, size, compared in [(copies, lengths, 0), (copies[:0], 0 * lengths, 0), (near_copies, lengths, 2 * n)]:
         offsets = np.concatenate([[0], np.cumsum(size)])
-        found = near(vg.TokenBatch.from_arrays(tokens.reshape(-1), offsets, ids=ids), ngram=3, closure=closure)
+        found = near(
+            vg.TokenBatch.from_arrays(tokens.reshape(-1), offsets, ids=ids), ngram=3, closure=closure, mode=mode
+        )
         assert found.keep.sum() == 1
         assert found.keep[0]
         assert found.stats["compared"] <= compared
@@ -293,6 +333,60 @@ def test_exact_keeps_the_first_in_order():
     assert exact(vg.TextBatch.from_texts(["a", "A", "a"], ids=[1, 2, 3])).keeper.tolist() == [0, 1, 0]
 
 
+FEW = st.integers(0, 2)
+
+
+@given(
+    st.lists(st.tuples(FEW, FEW, FEW, FEW, FEW, st.integers(1, 3), FEW), max_size=12),
+    st.sampled_from(["longest", "first", "none"]),
+    st.sampled_from(list(itertools.product([False, True], repeat=4))),
+)
+def test_keep_order_goes_by_one_thing_after_another(rows, keep, given_):
+    """Rows of one content (each of three contents, so copies) or of one set of shingles but another length."""
+    ordered, ranked, scored, generations = given_
+    lists = [[content] * (3 + length) for content, *_, length, _ in rows]
+    names = ["wiki", "web", "other"]
+    columns = {"source": np.array([names[row[2]] for row in rows], object)}
+    if generations:
+        columns["generation"] = np.array([row[4] for row in rows], np.uint32)
+    batch = vg.TokenBatch.from_lists(lists, ids=[row[6] for row in rows], rows=columns)
+    order = [row[1] for row in rows] if ordered else None
+    score = [row[3] / 2 for row in rows] if scored else None
+    priority = ["web", "wiki"] if ranked else None
+
+    def place(r):
+        _, order, source, score, generation, length, id_ = rows[r]
+        first = (ordered * order, ranked * [1, 0, 2][source], -scored * score)
+        return (*first, r) if keep == "first" else (*first, generations * generation, -length, id_, r)
+
+    best = [min((k for k in range(len(rows)) if rows[k][0] == row[0]), key=place) for row in rows]
+    found = near(batch, threshold=1, ngram=2, keep=keep, order=order, score=score, priority=priority, recall=SURE)
+    assert found.keeper.tolist() == best
+    alone = [best.count(k) == 1 for k in best]
+    assert found.keep.tolist() == (alone if keep == "none" else [k == r for r, k in enumerate(best)])
+    counts = found.stats
+    assert counts["kept"] == found.keep.sum()
+    assert counts["kept"] + counts["exact"] + counts["near"] == len(rows)
+    same = exact(batch, keep=keep, order=order, score=score, priority=priority)
+    for r, keeper in enumerate(same.keeper.tolist()):
+        assert keeper == min((k for k in range(len(rows)) if lists[k] == lists[r]), key=place)
+    assert same.keep.sum() == same.stats["kept"]
+    parts = Deduper(threshold=1, ngram=2, keep=keep, priority=priority, recall=SURE)
+    half = len(rows) // 2
+    parts.add(batch[:half], order=order and order[:half], score=score and score[:half])
+    parts.add(batch[half:], order=order and order[half:], score=score and score[half:])
+    assert np.array_equal(parts.result().keeper, found.keeper)
+
+
+def test_scores_come_from_a_column_too():
+    rows = {"quality": np.array([0.5, np.inf, -1])}
+    batch = vg.TokenBatch.from_lists([[1, 2, 3]] * 3, ids=[1, 2, 3], rows=rows)
+    assert near(batch, score="quality").keeper.tolist() == [1, 1, 1]
+    assert near((batch[r : r + 1] for r in range(3)), score="quality").keeper.tolist() == [1, 1, 1]
+    with pytest.raises(InvalidInput, match=r"^score= must be the name of a rows column where batches are given$"):
+        near([batch], score=[1, 2, 3])
+
+
 def test_a_row_of_a_shingle_less_is_only_compared_exactly():
     batch = vg.TokenBatch.from_lists([[1, 2, 3], [1, 2, 4], [1, 2, 3]], ids=[1, 2, 3])
     found = near(batch, threshold=0.1, ngram=4)
@@ -317,10 +411,18 @@ def test_the_seed_changes_the_sketch_and_not_the_answer():
             {"threshold": 0.01},
             "threshold 0.01 at recall 0.999 needs more than 256 slots: raise the threshold or lower the recall",
         ),
+        ({"mode": "fast"}, "mode must be 'lsh' or 'exact' (it is 'fast')"),
+        ({"mode": "exact", "threshold": 0.0}, "threshold must lie in (0, 1] (it is 0)"),
         ({"ngram": 0}, "ngram must lie in 1 to 32 (it is 0)"),
         ({"ngram": -3}, "ngram must lie in 1 to 32 (it is -3)"),
         ({"closure": "single"}, "closure must be 'leader' or 'transitive' (it is 'single')"),
-        ({"keep": "last"}, "keep must be 'longest' or 'first' (it is 'last')"),
+        ({"keep": "last"}, "keep must be 'longest', 'first' or 'none' (it is 'last')"),
+        ({"score": "quality"}, "score 'quality' is no rows column of the batch (it has [])"),
+        ({"score": [1.0, float("nan")]}, "score must not be NaN (row 1)"),
+        ({"score": [1]}, "score must hold one number a row (1 for 2 rows)"),
+        ({"score": [None, 1]}, "score must be one-dimensional and of numbers (it is object[2])"),
+        ({"priority": "wiki"}, "priority must be a sequence of names of sources, not str"),
+        ({"priority": ["wiki"]}, "priority= needs a rows column 'source', and the batch has none"),
         ({"seed": -1}, "seed must lie in [0, 2^64) (it is -1)"),
         ({"unit": "sentence"}, "unit must be 'token', 'word' or 'char' (it is 'sentence')"),
         ({"unit": "word"}, "unit 'word' needs a TextBatch, and this is a TokenBatch"),

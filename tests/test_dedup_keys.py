@@ -22,7 +22,7 @@ PAIRS = st.lists(
 
 
 def params(*, threshold=0.8, ngram=2, recall=0.999, closure="leader", keep="longest", seed=0):
-    return NearParams(threshold, ngram, recall, closure, keep, seed)
+    return NearParams(threshold, ngram, "lsh", recall, closure, keep, seed)
 
 
 def joined(rows, pairs):

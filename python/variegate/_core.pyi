@@ -112,21 +112,11 @@ class Counts:
 
 @final
 class Deduper:
-    def add_tokens(
-        self,
-        tokens: NDArray[np.uint32],
-        offsets: NDArray[np.int64],
-        ids: NDArray[np.uint64],
-        order: NDArray[np.int64] | None,
-    ) -> None: ...
-    def add_texts(
-        self,
-        data: NDArray[np.uint8],
-        offsets: NDArray[np.int64],
-        ids: NDArray[np.uint64],
-        order: NDArray[np.int64] | None,
-    ) -> None: ...
-    def result(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]]: ...
+    def add_tokens(self, tokens: NDArray[np.uint32], offsets: NDArray[np.int64], ids: NDArray[np.uint64]) -> None: ...
+    def add_texts(self, data: NDArray[np.uint8], offsets: NDArray[np.int64], ids: NDArray[np.uint64]) -> None: ...
+    def result(
+        self, order: NDArray[np.int64] | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]]: ...
 
 @final
 class Meter:
@@ -139,7 +129,9 @@ class Meter:
 
 @final
 class NearParams:
-    def __new__(cls, threshold: float, ngram: int, recall: float, closure: str, keep: str, seed: int) -> NearParams: ...
+    def __new__(
+        cls, threshold: float, ngram: int, mode: str, recall: float, closure: str, keep: str, seed: int
+    ) -> NearParams: ...
     def tokens(
         self,
         tokens: NDArray[np.uint32],
@@ -254,12 +246,14 @@ def exact_texts(
     offsets: NDArray[np.int64],
     ids: NDArray[np.uint64],
     order: NDArray[np.int64] | None,
+    keep: str,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]]: ...
 def exact_tokens(
     tokens: NDArray[np.uint32],
     offsets: NDArray[np.int64],
     ids: NDArray[np.uint64],
     order: NDArray[np.int64] | None,
+    keep: str,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]]: ...
 def get_num_threads() -> int: ...
 def identity_digest(

@@ -489,7 +489,7 @@ class Grammar:
         if tokenizer is None or distinct:
             made, draws = self._core.sample(n, **how)
             if distinct:
-                keeper = _core.exact_texts(made[0], made[1], draws[1], np.arange(n))[0]
+                keeper = _core.exact_texts(made[0], made[1], draws[1], np.arange(n), "longest")[0]
                 kept = np.flatnonzero(keeper == np.arange(n))
         if tokenizer is None:
             rows, spans = self._rows(n, made, draws)

@@ -6,6 +6,7 @@ the parameters and the seed; not on threads or instruction sets.
 """
 
 from variegate.dedup._near import Deduper, DedupResult, exact, near
+from variegate.dedup._semantic import semantic
 from variegate.dedup._units import Normalize
 
-__all__ = ["DedupResult", "Deduper", "Normalize", "exact", "near"]
+__all__ = ["DedupResult", "Deduper", "Normalize", "exact", "near", "semantic"]

@@ -10,11 +10,12 @@ import numpy as np
 
 from variegate import _core
 from variegate.batch import TextBatch, TokenBatch
+from variegate.dedup._order import Keep, Order
 from variegate.dedup._units import Normalize, Preset, Unit, Units, _texts, preset_of
 from variegate.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 Closure = Literal["leader", "transitive"]
-Keep = Literal["longest", "first"]
+Mode = Literal["lsh", "exact"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,7 +32,8 @@ class DedupResult:
 
     Attributes:
         keep: bool[rows], whether the row stays.
-        keeper: int64[rows], the row that is kept in favour of this one: the row itself if it stays.
+        keeper: int64[rows], the row that is kept in favour of this one: the row itself if it stays. Where ``keep`` was
+            ``"none"`` it is the row that would be kept, and goes with its cluster.
         keeper_ids: uint64[rows], the `ids` of those rows.
         cluster: int64[rows], a number for each keeper, counted from 0 by first appearance.
         similarity: float32[rows], exact Jaccard similarity of the row with its keeper; 1 for a row that stays and
@@ -56,18 +58,27 @@ class DedupResult:
         return f"DedupResult(rows={rows}, kept={kept}, exact={copies}, near={near_})"
 
 
-def exact(batch: TokenBatch | TextBatch, *, order: ArrayLike | None = None) -> DedupResult:
+def exact(
+    batch: TokenBatch | TextBatch,
+    *,
+    keep: Keep = "longest",
+    order: ArrayLike | None = None,
+    score: ArrayLike | str | None = None,
+    priority: Sequence[str] | None = None,
+) -> DedupResult:
     """Finds rows that repeat another, token by token or byte by byte.
 
-    Of equal rows the one with the least `order` stays, then the one with the lowest id, then the first. Linear in the
-    values, however many copies there are; equal hashes are confirmed by comparing the rows.
+    Linear in the values, however many copies there are; equal hashes are confirmed by comparing the rows.
 
     Args:
         batch: The rows.
-        order: Integer [rows]: lower is kept first.
+        keep: As in `near`; of equal rows ``"longest"`` is the one with the lowest id, then the first.
+        order: As in `near`, and so are the others.
+        score: Numbers [rows], or the name of a rows column: higher is kept first.
+        priority: Names of sources, the best first.
 
     Raises:
-        InvalidInput: `order` does not hold one integer per row.
+        InvalidInput: As `near`.
 
     Example:
         >>> import variegate as vg
@@ -76,13 +87,18 @@ def exact(batch: TokenBatch | TextBatch, *, order: ArrayLike | None = None) -> D
         array([0, 1, 0])
         >>> batch.take(vg.dedup.exact(batch).keep).to_lists()
         [[7, 8], [9]]
+        >>> batch.take(vg.dedup.exact(batch, keep="none").keep).to_lists()
+        [[9]]
     """
-    places = _order(order, len(batch))
+    ranks = Order(keep, priority)
+    if not isinstance(batch, TokenBatch):
+        _texts(batch)
+    ranks.add(len(batch), ranks.read(batch, order, score))
     if isinstance(batch, TokenBatch):
-        found = _core.exact_tokens(batch.tokens, batch.offsets, batch.ids, places)
+        found = _core.exact_tokens(batch.tokens, batch.offsets, batch.ids, ranks.places(), keep)
     else:
-        found = _core.exact_texts(_texts(batch).data, batch.offsets, batch.ids, places)
-    return _result(found, batch.ids)
+        found = _core.exact_texts(batch.data, batch.offsets, batch.ids, ranks.places(), keep)
+    return _result(found, batch.ids, keep)
 
 
 def near(
@@ -90,10 +106,13 @@ def near(
     *,
     threshold: float | None = None,
     ngram: int | None = None,
+    mode: Mode = "lsh",
     recall: float = 0.999,
     closure: Closure = "leader",
     keep: Keep = "longest",
     order: ArrayLike | None = None,
+    score: ArrayLike | str | None = None,
+    priority: Sequence[str] | None = None,
     preset: Preset | None = None,
     unit: Unit | None = None,
     normalize: Normalize | None = None,
@@ -119,14 +138,22 @@ def near(
         batch: The rows; or batches of rows, which are taken one after another (see `Deduper`).
         threshold: Least similarity of duplicates, in (0, 1]; 0.8 where no preset says otherwise.
         ngram: Units in a shingle, 1 to 32; 5 where no preset says otherwise.
-        recall: Least probability, in (0, 1), that a pair at the threshold is compared; the number of bands and the size
-            of the sketch follow from it; the more similar a pair, the higher its own probability.
+        mode: Which pairs are compared. ``"lsh"``: those that share a band of their MinHash sketches. ``"exact"``: all
+            that can reach the threshold, by a prefix-filter join; several times slower, and slower still where rows
+            share rare shingles without being similar.
+        recall: Least probability, in (0, 1), that a pair at the threshold is compared in mode ``"lsh"``; the number of
+            bands and the size of the sketch follow from it; the more similar a pair, the higher its own probability.
         closure: ``"leader"``: in keep order, a row goes if a row already kept is similar; the first such row is its
             keeper, so every row that goes has at least `threshold` with the one kept. ``"transitive"``: rows joined
             by a chain of similar pairs are one cluster, of which the first in keep order stays.
-        keep: Who comes first in keep order where `order` does not say: ``"longest"`` (most units, then lowest id,
-            then first), or ``"first"``.
-        order: Integer [rows]: lower is kept first. Not for batches of rows: give them to a `Deduper`.
+        keep: Which row of a cluster stays. ``"longest"``: in keep order the lowest generation comes first (an original
+            before its variants, where the batch has a rows column ``generation``), then most units, then the lowest
+            id, then the first. ``"first"``: the first. ``"none"``: no row of a cluster of two or more stays.
+        order: Integer [rows]: lower is kept first; decides before all else. Not for batches of rows: give it to a
+            `Deduper`.
+        score: Numbers [rows], or the name of a rows column: higher is kept first. Decides after `priority`.
+        priority: Names of sources, the best first; rows have theirs in the rows column ``source``, and those of other
+            sources come last. Decides after `order`.
         preset: ``"fineweb"``, ``"slimpajama"`` or ``"nemo"``; what is given beside it goes first.
         unit: What a shingle is made of: ``"token"`` of a TokenBatch, or of a TextBatch with a tokenizer; ``"word"``
             (default) or ``"char"`` of a TextBatch. Words are runs of characters other than white space; characters
@@ -143,7 +170,7 @@ def near(
 
     Raises:
         InvalidInput: A parameter out of range, a unit that the batch does not have, arguments that do not go together,
-            or an `order` that does not hold one integer per row.
+            an `order` or a `score` that does not hold one number per row, or a missing rows column.
 
     Example:
         >>> import variegate as vg
@@ -160,9 +187,11 @@ def near(
     deduper = Deduper(
         threshold=threshold,
         ngram=ngram,
+        mode=mode,
         recall=recall,
         closure=closure,
         keep=keep,
+        priority=priority,
         preset=preset,
         unit=unit,
         normalize=normalize,
@@ -174,29 +203,34 @@ def near(
     if not isinstance(batch, TokenBatch | TextBatch):
         if order is not None:
             raise InvalidInput("order= is for one batch: give that of batches to Deduper.add")
+        if not isinstance(score, str | None):
+            raise InvalidInput("score= must be the name of a rows column where batches are given")
         for part in _batches(batch):
-            deduper.add(part)
+            deduper.add(part, score=score)
         return deduper.result()
-    places = _order(order, len(batch))
     if deduper._units.of(batch) == "token":
-        found = deduper._params.tokens(*deduper._units.tokens(batch), batch.ids, places)
-        return _result(found, batch.ids)
-    deduper.add(batch, order=places)
+        deduper._order.add(len(batch), deduper._order.read(batch, order, score))
+        found = deduper._params.tokens(*deduper._units.tokens(batch), batch.ids, deduper._order.places())
+        return _result(found, batch.ids, keep)
+    deduper.add(batch, order=order, score=score)
     return deduper.result()
 
 
 class Deduper:
     """`near` for rows that come in batches: the result is that of one call with all of them.
 
-    Memory: 20 bytes a row; for each different content its units (4 bytes a token or character, 8 a word) and about
-    30 bytes; while the result is made, about 12 bytes a band of each content (21 bands at the defaults).
+    Memory: 20 bytes a row, and 8 for each of what decides which is kept; for each different content its units (4 bytes
+    a token or character, 8 a word) and about 30 bytes; while the result is made, about 12 bytes a band of each content
+    (21 bands at the defaults).
 
     Args:
         threshold: As in `near`, and so are the others.
         ngram: Units in a shingle.
+        mode: Which pairs are compared.
         recall: Least probability that a pair at the threshold is compared.
         closure: Which rows of a cluster go.
-        keep: Who comes first in keep order.
+        keep: Which row of a cluster stays.
+        priority: Names of sources, the best first.
         preset: Settings of a published pipeline.
         unit: What a shingle is made of; None takes the default of the first batch.
         normalize: Which differences between texts do not count.
@@ -222,9 +256,11 @@ class Deduper:
         *,
         threshold: float | None = None,
         ngram: int | None = None,
+        mode: Mode = "lsh",
         recall: float = 0.999,
         closure: Closure = "leader",
         keep: Keep = "longest",
+        priority: Sequence[str] | None = None,
         preset: Preset | None = None,
         unit: Unit | None = None,
         normalize: Normalize | None = None,
@@ -247,7 +283,8 @@ class Deduper:
         threshold = 0.8 if threshold is None else threshold
         ngram = 5 if ngram is None else ngram
         self._units = Units(unit, normalize, tokenizer, skip, fold)
-        self._params = _core.NearParams(threshold, ngram, recall, closure, keep, seed)
+        self._params = _core.NearParams(threshold, ngram, mode, recall, closure, keep, seed)
+        self._order = Order(keep, priority)
         self._unit: Unit = unit or "token"
         self._core = self._params.deduper(self._unit, self._units.core())
         self._ids: list[NDArray[np.uint64]] = []
@@ -256,32 +293,41 @@ class Deduper:
         """Rows so far."""
         return sum(map(len, self._ids))
 
-    def add(self, batch: TokenBatch | TextBatch, *, order: ArrayLike | None = None) -> None:
+    def add(
+        self,
+        batch: TokenBatch | TextBatch,
+        *,
+        order: ArrayLike | None = None,
+        score: ArrayLike | str | None = None,
+    ) -> None:
         """Takes the rows of a batch; they are numbered on from those before.
 
         Args:
             batch: The rows; all batches are of one kind.
             order: Integer [rows]: lower is kept first. Batches without it are of order 0.
+            score: Numbers [rows], or the name of a rows column: higher is kept first. Batches without it are of
+                score 0.
 
         Raises:
-            InvalidInput: A batch of another kind than the unit needs or the batches before, or an `order` that does
-                not hold one integer per row. Nothing is taken then.
+            InvalidInput: A batch of another kind than the unit needs or the batches before, or what `near` refuses.
+                Nothing is taken then.
         """
         unit = self._units.of(batch)
-        places = _order(order, len(batch))
         if unit != self._unit:
             self._core, self._unit = self._params.deduper(unit, self._units.core()), unit
+        known = self._order.read(batch, order, score)
         if isinstance(batch, TokenBatch) or unit == "token":
-            self._core.add_tokens(*self._units.tokens(batch), batch.ids, places)
+            self._core.add_tokens(*self._units.tokens(batch), batch.ids)
         else:
-            self._core.add_texts(batch.data, batch.offsets, batch.ids, places)
+            self._core.add_texts(batch.data, batch.offsets, batch.ids)
+        self._order.add(len(batch), known)
         self._ids.append(batch.ids)
         self._units.unit = unit
 
     def result(self) -> DedupResult:
         """What becomes of all rows so far, in the order they came. More may be added afterwards."""
         ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.uint64)
-        return _result(self._core.result(), ids)
+        return _result(self._core.result(self._order.places()), ids, self._order.keep)
 
 
 def _batches(batches: Iterable[TokenBatch | TextBatch]) -> Iterable[TokenBatch | TextBatch]:
@@ -298,28 +344,17 @@ def _batches(batches: Iterable[TokenBatch | TextBatch]) -> Iterable[TokenBatch |
         ) from None
 
 
-def _order(order: ArrayLike | None, rows: int) -> NDArray[np.int64] | None:
-    if order is None:
-        return None
-    places = np.asarray(order)
-    if places.size == 0:
-        places = places.astype(np.int64)
-    if places.ndim != 1 or not np.issubdtype(places.dtype, np.integer):
-        raise InvalidInput(f"order must be one-dimensional and of integers (it is {places.dtype}{list(places.shape)})")
-    if len(places) != rows:
-        raise InvalidInput(f"order must hold one number a row ({len(places)} for {rows} rows)")
-    if places.dtype == np.uint64 and places.size and places.max() > np.iinfo(np.int64).max:
-        row = int(places.argmax())
-        raise InvalidInput(f"order must lie below 2^63 (row {row}: {places[row]})")
-    return np.ascontiguousarray(places, np.int64)
-
-
 def _result(
-    found: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]], ids: NDArray[np.uint64]
+    found: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], dict[str, int]],
+    ids: NDArray[np.uint64],
+    keep: Keep,
 ) -> DedupResult:
     keeper, cluster, similarity, stats = found
+    stays = keeper == np.arange(len(keeper))
+    if keep == "none":
+        stays &= np.bincount(cluster)[cluster] == 1
     return DedupResult(
-        keep=keeper == np.arange(len(keeper)),
+        keep=stays,
         keeper=keeper,
         keeper_ids=ids[keeper],
         cluster=cluster,

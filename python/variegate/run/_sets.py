@@ -74,7 +74,7 @@ class DedupStep(SetStep):
         """How the keys of rows are made; None where only copies are looked for."""
         if self.stage.threshold is None:
             return None
-        return _core.NearParams(self.stage.threshold, self.stage.ngram, 0.999, "leader", "longest", 0)
+        return _core.NearParams(self.stage.threshold, self.stage.ngram, "lsh", 0.999, "leader", "longest", 0)
 
     def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
         """Finds the duplicates."""

@@ -10,6 +10,7 @@ mod bands;
 mod cluster;
 mod components;
 mod exact;
+mod join;
 mod shingle;
 mod sketch;
 mod units;
@@ -44,6 +45,17 @@ pub enum Keep {
     Longest,
     /// The earlier.
     First,
+    /// Neither. The row that others are compared with is the one that [`Longest`](Self::Longest) would keep.
+    None,
+}
+
+/// Which pairs are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Those that share a band of their sketches: fast, and with the probability [`Params::recall`] enough.
+    Lsh,
+    /// All that can reach the threshold.
+    Exact,
 }
 
 /// What a text is compared by.
@@ -62,7 +74,9 @@ pub struct Params {
     pub threshold: f64,
     /// Units in a shingle, 1 to 32.
     pub ngram: usize,
-    /// Least probability, in (0, 1), that a pair at the threshold is compared.
+    /// Which pairs are compared.
+    pub mode: Mode,
+    /// Least probability, in (0, 1), that a pair at the threshold is compared. [`Mode::Exact`] has no use for it.
     pub recall: f64,
     /// Which documents of a cluster go.
     pub closure: Closure,
@@ -79,6 +93,7 @@ impl Default for Params {
         Params {
             threshold: 0.8,
             ngram: 5,
+            mode: Mode::Lsh,
             recall: 0.999,
             closure: Closure::Leader,
             keep: Keep::Longest,
@@ -97,7 +112,7 @@ impl Params {
         self.layout().map(drop)
     }
 
-    /// Bands of a sketch.
+    /// Bands of a sketch; 0 where there is none.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -108,6 +123,9 @@ impl Params {
     fn layout(&self) -> Result<Layout> {
         if !(1..=MAX_NGRAM).contains(&self.ngram) {
             return Err(Error::invalid(format!("ngram must lie in 1 to {MAX_NGRAM} (it is {})", self.ngram)));
+        }
+        if self.mode == Mode::Exact && self.threshold > 0.0 && self.threshold <= 1.0 {
+            return Ok(Layout { bands: 0, width: 0 });
         }
         Layout::choose(self.threshold, self.recall)
     }
@@ -122,7 +140,8 @@ pub struct Outcome {
     pub cluster: Vec<i64>,
     /// Exact similarity of each row with its keeper, 1 for a row that stays.
     pub similarity: Vec<f32>,
-    /// Counts.
+    /// Counts. Under [`Keep::None`] the row that the others of its cluster name as keeper goes too, and counts as
+    /// `near` if it has a near-duplicate, otherwise as `exact`.
     pub stats: Stats,
 }
 
@@ -155,19 +174,20 @@ pub struct Stats {
     pub capped_rows: u64,
 }
 
-/// Removes rows with equal content; [`Params::keep`] is of no concern to rows of one length.
+/// Removes rows with equal content.
 ///
-/// Of equal rows the one with the least `order` stays, then the one with the lowest id, then the first.
+/// Of equal rows the one with the least `order` stays, then by `keep` the one with the lowest id, then the first.
 /// `order` may be empty. Linear, however many copies there are.
 ///
 /// # Errors
 /// If `ids` or `order` has another length than there are rows.
-pub fn exact_rows<T: Hashed>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64]) -> Result<Outcome> {
-    check(rows, ids, order)?;
+pub fn exact_rows<T: Hashed>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64], keep: Keep) -> Result<Outcome> {
+    check(rows, ids)?;
+    check_order(order, rows.rows())?;
     let group = exact::groups(rows, simd::level());
-    let ranked = rank(&group, rows, Keep::Longest, ids, order);
+    let ranked = rank(&group, rows, keep, ids, order);
     let documents = Documents::new(&group, rows.rows(), ranked);
-    Ok(documents.outcome(&group, &Assignment::alone(documents.head.len()), Stats::default()))
+    Ok(documents.outcome(&group, &Assignment::alone(documents.head.len()), keep, Stats::default()))
 }
 
 /// Removes near-duplicates among rows of tokens.
@@ -175,7 +195,8 @@ pub fn exact_rows<T: Hashed>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64]) ->
 /// # Errors
 /// If a parameter is out of range, or `ids` or `order` (which may be empty) has another length than there are rows.
 pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &Params) -> Result<Outcome> {
-    check(rows, ids, order)?;
+    check(rows, ids)?;
+    check_order(order, rows.rows())?;
     let engine = Engine::new(params)?;
     Ok(engine.run(rows, &exact::groups(rows, engine.level), ids, order))
 }
@@ -187,9 +208,12 @@ pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &P
 /// makes of the row's component alone, whose rows come in the order that they have among all.
 ///
 /// # Errors
-/// If a parameter is out of range, or a row is too long.
+/// If a parameter is out of range, the mode is exact, which has no bands, or a row is too long.
 pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u64>> {
     check_rows(rows)?;
+    if params.mode == Mode::Exact {
+        return Err(Error::invalid("mode 'exact' has no bands to join rows by: use mode 'lsh'"));
+    }
     let engine = Engine::new(params)?;
     let mut keys = Vec::with_capacity((1 + engine.layout.bands) * rows.rows());
     keys.extend(exact::hashes(rows, engine.level));
@@ -199,16 +223,16 @@ pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u64>> {
 
 /// Deduplication of rows that come in parts: the result is that of one call with all of them.
 ///
-/// Holds, for each row, 20 bytes; for each different content, its units (four bytes a token or character, eight a
+/// Holds, for each row, 12 bytes; for each different content, its units (four bytes a token or character, eight a
 /// word) and about 30 bytes; and while the result is made, about 12 bytes a band of each.
 ///
 /// ```
 /// use variegate_core::Ragged;
 /// use variegate_core::dedup::{Deduper, Params};
 /// let mut deduper = Deduper::tokens(&Params { threshold: 0.5, ngram: 2, ..Params::default() })?;
-/// deduper.add_tokens(Ragged::new(&[1, 2, 3, 4, 5], &[0, 5])?, &[70], &[])?;
-/// deduper.add_tokens(Ragged::new(&[1, 2, 3, 4, 9, 7, 7], &[0, 5, 7])?, &[71, 72], &[])?;
-/// let outcome = deduper.result();
+/// deduper.add_tokens(Ragged::new(&[1, 2, 3, 4, 5], &[0, 5])?, &[70])?;
+/// deduper.add_tokens(Ragged::new(&[1, 2, 3, 4, 9, 7, 7], &[0, 5, 7])?, &[71, 72])?;
+/// let outcome = deduper.result(&[])?;
 /// assert_eq!(outcome.keeper, [0, 0, 2]);
 /// assert_eq!(outcome.similarity, [1.0, 0.6, 1.0]);
 /// # Ok::<(), variegate_core::Error>(())
@@ -218,7 +242,6 @@ pub struct Deduper {
     engine: Engine,
     units: Units,
     ids: Vec<u64>,
-    order: Vec<i64>,
 }
 
 #[derive(Debug)]
@@ -264,7 +287,7 @@ impl Deduper {
     }
 
     fn new(params: &Params, units: Units) -> Result<Self> {
-        Ok(Deduper { engine: Engine::new(params)?, units, ids: vec![], order: vec![] })
+        Ok(Deduper { engine: Engine::new(params)?, units, ids: vec![] })
     }
 
     /// Rows so far.
@@ -272,27 +295,27 @@ impl Deduper {
         self.ids.len()
     }
 
-    /// Takes rows of tokens. An empty `order` is that of equals.
+    /// Takes rows of tokens.
     ///
     /// # Errors
-    /// If the deduper is one of texts, or `ids` or `order` has another length than there are rows; nothing is taken.
-    pub fn add_tokens(&mut self, rows: Ragged<'_, u32>, ids: &[u64], order: &[i64]) -> Result<()> {
+    /// If the deduper is one of texts, or `ids` has another length than there are rows; nothing is taken.
+    pub fn add_tokens(&mut self, rows: Ragged<'_, u32>, ids: &[u64]) -> Result<()> {
         let Units::Tokens(store) = &mut self.units else {
             return Err(Error::invalid("this Deduper takes texts: it began with a TextBatch, or has a unit of texts"));
         };
-        check(rows, ids, order)?;
+        check(rows, ids)?;
         store.add(rows, self.engine.level)?;
-        self.note(ids, order);
+        self.ids.extend_from_slice(ids);
         Ok(())
     }
 
-    /// Takes texts. An empty `order` is that of equals.
+    /// Takes texts.
     ///
     /// # Errors
-    /// If the deduper is one of tokens, a row is not UTF-8, or `ids` or `order` has another length than there are
-    /// rows; nothing is taken.
-    pub fn add_texts(&mut self, rows: Ragged<'_, u8>, ids: &[u64], order: &[i64]) -> Result<()> {
-        check(rows, ids, order)?;
+    /// If the deduper is one of tokens, a row is not UTF-8, or `ids` has another length than there are rows; nothing
+    /// is taken.
+    pub fn add_texts(&mut self, rows: Ragged<'_, u8>, ids: &[u64]) -> Result<()> {
+        check(rows, ids)?;
         let level = self.engine.level;
         match &mut self.units {
             Units::Tokens(_) => {
@@ -303,27 +326,22 @@ impl Deduper {
             Units::Words(store, normalize) => store.add(units::words(rows, normalize, level)?.view(), level)?,
             Units::Chars(store, normalize) => store.add(units::chars(rows, normalize)?.view(), level)?,
         }
-        self.note(ids, order);
+        self.ids.extend_from_slice(ids);
         Ok(())
     }
 
-    fn note(&mut self, ids: &[u64], order: &[i64]) {
-        self.ids.extend_from_slice(ids);
-        if order.is_empty() {
-            self.order.resize(self.ids.len(), 0);
-        } else {
-            self.order.extend_from_slice(order);
-        }
-    }
-
-    /// What becomes of all rows so far, in the order they came.
-    pub fn result(&self) -> Outcome {
-        match &self.units {
+    /// What becomes of all rows so far, in the order they came. An empty `order` is that of equals.
+    ///
+    /// # Errors
+    /// If `order` has another length than there are rows.
+    pub fn result(&self, order: &[i64]) -> Result<Outcome> {
+        check_order(order, self.rows())?;
+        Ok(match &self.units {
             Units::Tokens(store) | Units::Chars(store, _) => {
-                self.engine.run(store.contents.view(), &store.group, &self.ids, &self.order)
+                self.engine.run(store.contents.view(), &store.group, &self.ids, order)
             }
-            Units::Words(store, _) => self.engine.run(store.contents.view(), &store.group, &self.ids, &self.order),
-        }
+            Units::Words(store, _) => self.engine.run(store.contents.view(), &store.group, &self.ids, order),
+        })
     }
 }
 
@@ -345,15 +363,19 @@ impl<T: Unit + Hashed> Store<T> {
     }
 }
 
-fn check<T>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64]) -> Result<()> {
+fn check<T>(rows: Ragged<'_, T>, ids: &[u64]) -> Result<()> {
     let n = rows.rows();
     if ids.len() != n {
         return Err(Error::invalid(format!("ids must hold one number a row ({} for {n} rows)", ids.len())));
     }
-    if !order.is_empty() && order.len() != n {
-        return Err(Error::invalid(format!("order must hold one number a row ({} for {n} rows)", order.len())));
-    }
     check_rows(rows)
+}
+
+fn check_order(order: &[i64], rows: usize) -> Result<()> {
+    if !order.is_empty() && order.len() != rows {
+        return Err(Error::invalid(format!("order must hold one number a row ({} for {rows} rows)", order.len())));
+    }
+    Ok(())
 }
 
 fn check_rows<T>(rows: Ragged<'_, T>) -> Result<()> {
@@ -417,7 +439,7 @@ impl Documents {
     }
 
     /// Carries what became of documents over to rows.
-    fn outcome(&self, group: &[u32], assignment: &Assignment, stats: Stats) -> Outcome {
+    fn outcome(&self, group: &[u32], assignment: &Assignment, keep: Keep, stats: Stats) -> Outcome {
         let rows = group.len();
         let mut out = Outcome {
             keeper: Vec::with_capacity(rows),
@@ -427,23 +449,36 @@ impl Documents {
         };
         let mut number = vec![-1; self.head.len()];
         let mut clusters = 0;
+        // Of each cluster, whether a copy and whether a near-duplicate of its keeper goes.
+        let mut gone: Vec<(bool, bool)> = vec![];
         for (row, &content) in group.iter().enumerate() {
             let document = self.of_content[content as usize] as usize;
             let kept = assignment.keeper[document] as usize;
             if number[kept] < 0 {
                 number[kept] = clusters;
                 clusters += 1;
+                gone.push((false, false));
             }
+            let gone = &mut gone[number[kept] as usize];
             out.keeper.push(i64::from(self.head[kept]));
             out.cluster.push(number[kept]);
             out.similarity.push(assignment.similarity[document]);
             if self.head[document] as usize != row {
                 out.stats.exact += 1;
+                gone.0 = true;
             } else if kept == document {
                 out.stats.kept += 1;
             } else {
                 out.stats.near += 1;
+                gone.1 = true;
             }
+        }
+        if keep == Keep::None {
+            let near = gone.iter().filter(|&&(_, near)| near).count() as u64;
+            let exact = gone.iter().filter(|&&(exact, near)| exact && !near).count() as u64;
+            out.stats.kept -= near + exact;
+            out.stats.near += near;
+            out.stats.exact += exact;
         }
         out
     }
@@ -463,7 +498,7 @@ impl Engine {
         let layout = params.layout()?;
         let level = simd::level();
         let shingler = Shingler::new(params.ngram, params.seed, level);
-        let sketcher = Sketcher::new(shingler, layout.slots(), params.seed, level);
+        let sketcher = Sketcher::new(shingler, layout.slots().max(1), params.seed, level);
         Ok(Engine { params: *params, layout, sketcher, level })
     }
 
@@ -483,13 +518,6 @@ impl Engine {
             *at += content(document).len() as i64;
             Some(*at)
         }));
-        // Sketched in the order in which they lie, since memory is read fastest in order.
-        let mut place = vec![NONE; documents.head.len()];
-        shingled.iter().zip(0..).for_each(|(&document, r)| place[document as usize] = r);
-        let of_content = documents.of_content.iter().filter(|&&document| document != NONE);
-        let laid: Vec<u32> = of_content.map(|&document| place[document as usize]).filter(|&r| r != NONE).collect();
-        let buckets = Buckets::build(&self.sketcher, self.layout, &laid, row);
-        let largest_bucket = buckets.largest() as u64;
         let corpus = Corpus {
             row,
             offsets: &offsets,
@@ -497,9 +525,24 @@ impl Engine {
             threshold: self.params.threshold,
             cap: self.params.cap,
         };
-        let found = match self.params.closure {
-            Closure::Leader => cluster::leader(&corpus, buckets),
-            Closure::Transitive => cluster::transitive(&corpus, &buckets),
+        let mut largest_bucket = 0;
+        let found = match (self.params.mode, self.params.closure) {
+            (Mode::Exact, Closure::Leader) => join::leader(&corpus, self.level),
+            (Mode::Exact, Closure::Transitive) => join::transitive(&corpus, self.level),
+            (Mode::Lsh, closure) => {
+                // Sketched in the order in which they lie, since memory is read fastest in order.
+                let mut place = vec![NONE; documents.head.len()];
+                shingled.iter().zip(0..).for_each(|(&document, r)| place[document as usize] = r);
+                let of_content = documents.of_content.iter().filter(|&&document| document != NONE);
+                let laid: Vec<u32> =
+                    of_content.map(|&document| place[document as usize]).filter(|&r| r != NONE).collect();
+                let buckets = Buckets::build(&self.sketcher, self.layout, &laid, row);
+                largest_bucket = buckets.largest() as u64;
+                match closure {
+                    Closure::Leader => cluster::leader(&corpus, buckets),
+                    Closure::Transitive => cluster::transitive(&corpus, &buckets),
+                }
+            }
         };
 
         let mut assignment = Assignment::alone(documents.head.len());
@@ -519,7 +562,7 @@ impl Engine {
             capped_rows,
             ..Stats::default()
         };
-        documents.outcome(group, &assignment, stats)
+        documents.outcome(group, &assignment, self.params.keep, stats)
     }
 }
 
@@ -552,7 +595,7 @@ mod tests {
                 let order = order.get(r).copied().unwrap_or(0);
                 match keep {
                     Keep::First => (order, 0, 0, r),
-                    Keep::Longest => (order, -(rows[r].len() as i64), ids[r], r),
+                    Keep::Longest | Keep::None => (order, -(rows[r].len() as i64), ids[r], r),
                 }
             });
             let sets: Vec<BTreeSet<&[u32]>> = rows.iter().map(|row| row.windows(ngram).collect()).collect();
@@ -630,15 +673,18 @@ mod tests {
 
         #[test]
         fn keepers_are_those_of_comparing_all_pairs(
-            rows in corpus(), ngram in 1usize..4, ordered: bool, first: bool, transitive: bool, threshold in prop::sample::select(vec![0.5, 0.6, 0.75, 1.0]),
+            rows in corpus(), ngram in 1usize..4, ordered: bool, first: bool, transitive: bool, all: bool,
+            threshold in prop::sample::select(vec![0.5, 0.6, 0.75, 1.0]),
         ) {
+            let mode = if all { Mode::Exact } else { Mode::Lsh };
             let ids: Vec<u64> = (0..rows.len() as u64).map(|r| crate::rng::mix(r) % 5).collect();
             let order: Vec<i64> = if ordered { (0..rows.len() as i64).map(|r| r * 7 % 3).collect() } else { vec![] };
             let keep = if first { Keep::First } else { Keep::Longest };
             let closure = if transitive { Closure::Transitive } else { Closure::Leader };
             let oracle = Oracle::new(&rows, &ids, &order, keep, ngram);
             let expected = if transitive { oracle.transitive(threshold) } else { oracle.leader(threshold) };
-            let outcome = near_tokens(pack(&rows).view(), &ids, &order, &params(threshold, ngram, closure, keep, 3)).unwrap();
+            let params = Params { mode, ..params(threshold, ngram, closure, keep, 3) };
+            let outcome = near_tokens(pack(&rows).view(), &ids, &order, &params).unwrap();
             prop_assert_eq!(&outcome.keeper, &expected);
             let mut numbers = BTreeMap::new();
             for (r, &keeper) in expected.iter().enumerate() {
@@ -662,9 +708,9 @@ mod tests {
             cuts.sort_unstable();
             let mut deduper = Deduper::tokens(&params).unwrap();
             for part in cuts.windows(2).map(|pair| pair[0]..pair[1]) {
-                deduper.add_tokens(pack(&rows[part.clone()]).view(), &ids[part.clone()], &order[part]).unwrap();
+                deduper.add_tokens(pack(&rows[part.clone()]).view(), &ids[part]).unwrap();
             }
-            prop_assert_eq!(deduper.result(), whole);
+            prop_assert_eq!(deduper.result(&order).unwrap(), whole);
         }
 
         #[test]
@@ -740,11 +786,27 @@ mod tests {
             prop_assert_eq!(sum, whole.stats);
         }
 
+        /// The same clusters, of which those of more than one row go.
+        #[test]
+        fn clusters_go_as_a_whole_where_none_is_kept(rows in corpus(), transitive: bool) {
+            let closure = if transitive { Closure::Transitive } else { Closure::Leader };
+            let ids: Vec<u64> = (0..rows.len() as u64).collect();
+            let [some, none] = [Keep::Longest, Keep::None].map(|keep| {
+                near_tokens(pack(&rows).view(), &ids, &[], &params(0.5, 2, closure, keep, 1)).unwrap()
+            });
+            prop_assert_eq!(&none.keeper, &some.keeper);
+            let size = |r: usize| some.keeper.iter().filter(|&&keeper| keeper == some.keeper[r]).count();
+            let kept = (0..rows.len()).filter(|&r| size(r) == 1).count() as u64;
+            let stats = none.stats;
+            prop_assert_eq!((stats.kept, stats.kept + stats.exact + stats.near), (kept, rows.len() as u64));
+            prop_assert!(stats.exact >= some.stats.exact && stats.near >= some.stats.near);
+        }
+
         #[test]
         fn exact_rows_keep_the_first_in_order_of_each_content(rows in corpus(), ordered: bool) {
             let ids: Vec<u64> = (0..rows.len() as u64).map(|r| crate::rng::mix(r) % 5).collect();
             let order: Vec<i64> = if ordered { (0..rows.len() as i64).map(|r| r * 7 % 3).collect() } else { vec![] };
-            let outcome = exact_rows(pack(&rows).view(), &ids, &order).unwrap();
+            let outcome = exact_rows(pack(&rows).view(), &ids, &order, Keep::Longest).unwrap();
             let best = |r: usize| {
                 let key = |k: &usize| (order.get(*k).copied().unwrap_or(0), ids[*k], *k);
                 (0..rows.len()).filter(|&k| rows[k] == rows[r]).min_by_key(key).unwrap() as i64
@@ -788,8 +850,9 @@ mod tests {
             })
             .collect();
         let (rows, ids) = (pack(&rows), vec![0; 4000]);
-        for closure in [Closure::Leader, Closure::Transitive] {
-            let params = Params { closure, ..Params::default() };
+        let modes = [Mode::Lsh, Mode::Exact].into_iter();
+        for (mode, closure) in modes.flat_map(|mode| [(mode, Closure::Leader), (mode, Closure::Transitive)]) {
+            let params = Params { mode, closure, ..Params::default() };
             let outcomes = [1, 2, 5].map(|threads| {
                 crate::par::set_threads(threads);
                 near_tokens(rows.view(), &ids, &[], &params).unwrap()
@@ -807,8 +870,9 @@ mod tests {
         let n = 100_000;
         let ids = vec![0; n];
         let base: Vec<u32> = (0..40).collect();
-        for closure in [Closure::Leader, Closure::Transitive] {
-            let params = Params { closure, ngram: 3, ..Params::default() };
+        let modes = [Mode::Lsh, Mode::Exact].into_iter();
+        for (mode, closure) in modes.flat_map(|mode| [(mode, Closure::Leader), (mode, Closure::Transitive)]) {
+            let params = Params { mode, closure, ngram: 3, ..Params::default() };
             for row in [vec![], base.clone()] {
                 let stats = near_tokens(pack(&vec![row; n]).view(), &ids, &[], &params).unwrap().stats;
                 assert_eq!((stats.kept, stats.exact, stats.compared), (1, n as u64 - 1, 0));
@@ -824,6 +888,38 @@ mod tests {
             assert_eq!((stats.kept, stats.near), (1, n as u64 - 1));
             assert!(stats.compared <= 2 * n as u64, "{} comparisons", stats.compared);
             assert_eq!(stats.capped_rows, 0);
+        }
+    }
+
+    /// Long rows with large vocabularies and small: prefixes, places and bitmaps set nothing aside that is similar.
+    #[test]
+    fn the_join_finds_what_comparing_all_pairs_finds() {
+        for (key, vocabulary, threshold) in [(0, 40, 0.5), (1, 400, 0.7), (2, 1 << 30, 0.7), (3, 400, 0.8), (4, 9, 0.9)]
+        {
+            let mut words = Stream::new(key, 0, 0).words(0);
+            let mut rows: Vec<Vec<u32>> = vec![];
+            for r in 0..160 {
+                let mut row: Vec<u32> = (0..50 + words.below(150)).map(|_| words.below(vocabulary)).collect();
+                if r % 4 > 0 {
+                    row = rows[words.below(r) as usize].clone();
+                    for _ in 0..words.below(1 + row.len() as u32 / 12) {
+                        let at = words.below(row.len() as u32) as usize;
+                        row[at] = words.below(vocabulary);
+                    }
+                    row.truncate(row.len() - words.below(20) as usize);
+                }
+                rows.push(row);
+            }
+            let ids: Vec<u64> = (0..rows.len() as u64).collect();
+            let oracle = Oracle::new(&rows, &ids, &[], Keep::Longest, 2);
+            for (closure, expected) in
+                [(Closure::Leader, oracle.leader(threshold)), (Closure::Transitive, oracle.transitive(threshold))]
+            {
+                let params = Params { mode: Mode::Exact, ..params(threshold, 2, closure, Keep::Longest, key) };
+                let outcome = near_tokens(pack(&rows).view(), &ids, &[], &params).unwrap();
+                assert_eq!(outcome.keeper, expected);
+                assert!(outcome.stats.near > 10 && (outcome.stats.bands, outcome.stats.largest_bucket) == (0, 0));
+            }
         }
     }
 
@@ -854,10 +950,10 @@ mod tests {
         let message = near(&[1, 2], &[], Params { ngram: 33, ..Params::default() });
         assert_eq!(message, "ngram must lie in 1 to 32 (it is 33)");
         let mut texts = Deduper::texts(&Params::default(), TextUnit::Word, &Normalize::default()).unwrap();
-        let message = texts.add_tokens(rows.view(), &[1, 2], &[]).unwrap_err().to_string();
+        let message = texts.add_tokens(rows.view(), &[1, 2]).unwrap_err().to_string();
         assert_eq!(message, "this Deduper takes texts: it began with a TextBatch, or has a unit of texts");
         let mut tokens = Deduper::tokens(&Params::default()).unwrap();
-        let message = tokens.add_texts(Ragged::new(b"a", &[0, 1]).unwrap(), &[1], &[]).unwrap_err().to_string();
+        let message = tokens.add_texts(Ragged::new(b"a", &[0, 1]).unwrap(), &[1]).unwrap_err().to_string();
         assert_eq!(message, "this Deduper takes tokens: it began with a TokenBatch, or has unit 'token'");
         assert_eq!((texts.rows(), tokens.rows()), (0, 0));
     }
@@ -873,8 +969,8 @@ mod tests {
         let params = Params { threshold: 0.5, ngram: 2, ..Params::default() };
         let near = |unit| {
             let mut deduper = Deduper::texts(&params, unit, &Normalize::default()).unwrap();
-            deduper.add_texts(texts.view(), &[1, 2, 3], &[]).unwrap();
-            deduper.result()
+            deduper.add_texts(texts.view(), &[1, 2, 3]).unwrap();
+            deduper.result(&[]).unwrap()
         };
         let words = near(TextUnit::Word);
         assert_eq!(words.keeper, [0, 0, 0]);

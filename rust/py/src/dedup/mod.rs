@@ -3,7 +3,7 @@
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
-use variegate_core::dedup::{self, Closure, Form, Keep, Normalize, Outcome, Params, Stats, TextUnit};
+use variegate_core::dedup::{self, Closure, Form, Keep, Mode, Normalize, Outcome, Params, Stats, TextUnit};
 
 use crate::convert::{invalid, ragged, raise, slice};
 
@@ -71,9 +71,11 @@ fn exact_tokens<'py>(
     offsets: PyReadonlyArray1<'py, i64>,
     ids: Ids<'py>,
     order: Order<'py>,
+    keep: &str,
 ) -> PyResult<Wrapped<'py>> {
     let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
-    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order)).map_err(raise)?)
+    let keep = keep_of(keep)?;
+    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order, keep)).map_err(raise)?)
 }
 
 /// Which texts repeat another byte by byte.
@@ -84,9 +86,20 @@ fn exact_texts<'py>(
     offsets: PyReadonlyArray1<'py, i64>,
     ids: Ids<'py>,
     order: Order<'py>,
+    keep: &str,
 ) -> PyResult<Wrapped<'py>> {
     let (rows, ids, order) = (ragged(&data, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
-    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order)).map_err(raise)?)
+    let keep = keep_of(keep)?;
+    wrap(py, py.detach(|| dedup::exact_rows(rows, ids, order, keep)).map_err(raise)?)
+}
+
+fn keep_of(keep: &str) -> PyResult<Keep> {
+    match keep {
+        "longest" => Ok(Keep::Longest),
+        "first" => Ok(Keep::First),
+        "none" => Ok(Keep::None),
+        _ => Err(invalid(format!("keep must be 'longest', 'first' or 'none' (it is '{keep}')"))),
+    }
 }
 
 /// How near-duplicates are found; checked when it is made.
@@ -96,7 +109,20 @@ struct NearParams(Params);
 #[pymethods]
 impl NearParams {
     #[new]
-    fn new(threshold: f64, ngram: i64, recall: f64, closure: &str, keep: &str, seed: u64) -> PyResult<Self> {
+    fn new(
+        threshold: f64,
+        ngram: i64,
+        mode: &str,
+        recall: f64,
+        closure: &str,
+        keep: &str,
+        seed: u64,
+    ) -> PyResult<Self> {
+        let mode = match mode {
+            "lsh" => Mode::Lsh,
+            "exact" => Mode::Exact,
+            _ => return Err(invalid(format!("mode must be 'lsh' or 'exact' (it is '{mode}')"))),
+        };
         let ngram =
             usize::try_from(ngram).map_err(|_| invalid(format!("ngram must lie in 1 to 32 (it is {ngram})")))?;
         let closure = match closure {
@@ -104,12 +130,8 @@ impl NearParams {
             "transitive" => Closure::Transitive,
             _ => return Err(invalid(format!("closure must be 'leader' or 'transitive' (it is '{closure}')"))),
         };
-        let keep = match keep {
-            "longest" => Keep::Longest,
-            "first" => Keep::First,
-            _ => return Err(invalid(format!("keep must be 'longest' or 'first' (it is '{keep}')"))),
-        };
-        let params = Params { threshold, ngram, recall, closure, keep, seed, ..Params::default() };
+        let keep = keep_of(keep)?;
+        let params = Params { threshold, ngram, mode, recall, closure, keep, seed, ..Params::default() };
         params.check().map_err(raise)?;
         Ok(NearParams(params))
     }
@@ -170,10 +192,9 @@ impl Deduper {
         tokens: PyReadonlyArray1<'py, u32>,
         offsets: PyReadonlyArray1<'py, i64>,
         ids: Ids<'py>,
-        order: Order<'py>,
     ) -> PyResult<()> {
-        let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
-        py.detach(|| self.0.add_tokens(rows, ids, order)).map_err(raise)
+        let (rows, ids) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?);
+        py.detach(|| self.0.add_tokens(rows, ids)).map_err(raise)
     }
 
     fn add_texts<'py>(
@@ -182,14 +203,14 @@ impl Deduper {
         data: PyReadonlyArray1<'py, u8>,
         offsets: PyReadonlyArray1<'py, i64>,
         ids: Ids<'py>,
-        order: Order<'py>,
     ) -> PyResult<()> {
-        let (rows, ids, order) = (ragged(&data, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
-        py.detach(|| self.0.add_texts(rows, ids, order)).map_err(raise)
+        let (rows, ids) = (ragged(&data, &offsets)?, slice("ids", &ids)?);
+        py.detach(|| self.0.add_texts(rows, ids)).map_err(raise)
     }
 
-    fn result<'py>(&self, py: Python<'py>) -> PyResult<Wrapped<'py>> {
-        wrap(py, py.detach(|| self.0.result()))
+    fn result<'py>(&self, py: Python<'py>, order: Order<'py>) -> PyResult<Wrapped<'py>> {
+        let order = order_slice(&order)?;
+        wrap(py, py.detach(|| self.0.result(order)).map_err(raise)?)
     }
 }
 
