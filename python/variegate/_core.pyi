@@ -145,6 +145,26 @@ class NearParams:
     def deduper(self, unit: str, normalize: tuple[str | None, bool, bool, bool, bool, bool]) -> Deduper: ...
 
 @final
+class NgramTable:
+    @staticmethod
+    def tokens(
+        tokens: NDArray[np.uint32], offsets: NDArray[np.int64], ngram: int, shortest: int, most: int
+    ) -> NgramTable: ...
+    @staticmethod
+    def words(
+        words: NDArray[np.uint64], offsets: NDArray[np.int64], ngram: int, shortest: int, most: int
+    ) -> NgramTable: ...
+    def scan_tokens(
+        self, tokens: NDArray[np.uint32], offsets: NDArray[np.int64], covered: bool
+    ) -> list[NDArray[np.int64]]: ...
+    def scan_words(
+        self, words: NDArray[np.uint64], offsets: NDArray[np.int64], covered: bool
+    ) -> list[NDArray[np.int64]]: ...
+    def covered(self) -> NDArray[np.int64]: ...
+    @property
+    def count(self) -> int: ...
+
+@final
 class HfTokenizer:
     def __new__(cls, json: str) -> HfTokenizer: ...
     @staticmethod
@@ -241,6 +261,15 @@ def normalize_texts(
 def select_tokens(
     tokens: NDArray[np.uint32], offsets: NDArray[np.int64], skip: NDArray[np.uint32], fold: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]: ...
+def word_spans(
+    data: NDArray[np.uint8], offsets: NDArray[np.int64], normalize: tuple[str | None, bool, bool, bool, bool, bool]
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]: ...
+def substring_tokens(
+    tokens: NDArray[np.uint32], offsets: NDArray[np.int64], length: int, keep: str
+) -> tuple[list[NDArray[np.int64]], NDArray[np.uint8]]: ...
+def substring_words(
+    words: NDArray[np.uint64], offsets: NDArray[np.int64], length: int, keep: str
+) -> tuple[list[NDArray[np.int64]], NDArray[np.uint8]]: ...
 def exact_texts(
     data: NDArray[np.uint8],
     offsets: NDArray[np.int64],

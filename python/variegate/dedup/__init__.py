@@ -2,11 +2,39 @@
 
 `near` finds candidates by MinHash and bands, and compares every candidate exactly: chance decides only which pairs
 are compared, and a document is never removed unless it is as similar as `threshold` says. Results depend on the rows,
-the parameters and the seed; not on threads or instruction sets.
+the parameters and the seed; not on threads or instruction sets. `substring` finds what repeats within documents and
+across them, `decontaminate` and `overlap` what they share with evaluation items or a protected corpus, to the token.
 """
 
 from variegate.dedup._near import Deduper, DedupResult, exact, near
 from variegate.dedup._semantic import semantic
 from variegate.dedup._units import Normalize
+from variegate.dedup._windows import (
+    DecontaminationResult,
+    Hits,
+    OverlapResult,
+    OverlapSpans,
+    RepeatSpans,
+    SubstringResult,
+    decontaminate,
+    overlap,
+    substring,
+)
 
-__all__ = ["DedupResult", "Deduper", "Normalize", "exact", "near", "semantic"]
+__all__ = [
+    "DecontaminationResult",
+    "DedupResult",
+    "Deduper",
+    "Hits",
+    "Normalize",
+    "OverlapResult",
+    "OverlapSpans",
+    "RepeatSpans",
+    "SubstringResult",
+    "decontaminate",
+    "exact",
+    "near",
+    "overlap",
+    "semantic",
+    "substring",
+]

@@ -11,10 +11,13 @@ mod cluster;
 mod components;
 mod exact;
 mod join;
+mod ngrams;
 mod shingle;
 mod sketch;
+mod substring;
 mod units;
 mod verify;
+mod windows;
 
 use crate::error::{Error, Result};
 use crate::ragged::MAX_ROW;
@@ -25,9 +28,12 @@ use bands::{Buckets, Layout, band_keys};
 use cluster::{Assignment, Corpus, Work};
 pub use components::Components;
 use exact::{Hashed, Seen};
+pub use ngrams::{Hits, Ngrams, TRIED};
 use shingle::{MAX_NGRAM, Shingler, Unit};
 use sketch::Sketcher;
+pub use substring::{Occurrence, Repeats, substring};
 pub use units::{Form, Normalize, select_tokens, word_spans};
+pub use windows::Token;
 
 /// Which documents of a cluster go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

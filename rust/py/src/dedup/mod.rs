@@ -1,5 +1,7 @@
 //! Binding of the core's dedup module.
 
+mod windows;
+
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -286,6 +288,7 @@ pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Components>()?;
     module.add_class::<Deduper>()?;
     module.add_class::<NearParams>()?;
+    windows::register(module)?;
     module.add_function(wrap_pyfunction!(normalize_texts, module)?)?;
     module.add_function(wrap_pyfunction!(select_tokens, module)?)?;
     module.add_function(wrap_pyfunction!(exact_texts, module)?)?;
