@@ -198,7 +198,7 @@ def test_the_json_schema_describes_the_yaml_form():
     json.dumps(schema)
     assert schema["additionalProperties"] is False
     forms = {form["required"][0]: form for form in schema["properties"]["stages"]["items"]["oneOf"]}
-    assert sorted(forms) == ["augment", "dedup", "measure", "paraphrase", "templates"]
+    assert sorted(forms) == ["augment", "decontaminate", "dedup", "measure", "overlap", "paraphrase", "templates"]
     assert "stage" not in schema["$defs"]["Dedup"]["properties"]
     jsonschema = pytest.importorskip("jsonschema")
     jsonschema.validate(yaml.safe_load(EXAMPLE), schema)

@@ -2,6 +2,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -973,3 +974,81 @@ def test_what_json_cannot_write_is_refused_by_field(value, shown):
     with pytest.raises(InvalidInput) as error:
         _records.to_jsonl(table)
     assert str(error.value) == f"JSON has no way to write {shown} of field 'extra': choose format parquet"
+
+
+QUESTIONS = [
+    "What is the largest moon of the planet that has the most rings of all?",
+    "Why do the leaves of a maple turn red before they fall in the autumn?",
+    "name the moon",
+]
+
+AGAINST = (
+    PLAIN
+    + """\
+stages:
+  - decontaminate: {evaluation: 'evals/*.jsonl', text: question, ngram: 8}
+  - overlap: {protected: book.txt, ngram: 10, threshold: 0.6, longest: 25}
+"""
+)
+
+
+def against(folder, text=AGAINST):
+    """A recipe whose records hold evaluation items and parts of a book, or none of them."""
+    (folder / "evals").mkdir(exist_ok=True)
+    (folder / "evals" / "a.jsonl").write_text(json.dumps({"question": QUESTIONS[0]}) + "\n", "utf-8")
+    lines_ = [json.dumps({"question": question}) for question in QUESTIONS[1:]]
+    (folder / "evals" / "b.jsonl").write_text("\n".join(lines_) + "\n", "utf-8")
+    (folder / "book.txt").write_text(" ".join(f"word{n}" for n in range(200)) + "\n", "utf-8")
+    texts = [
+        f"Quiz:\n{QUESTIONS[0].upper()}\nTitan, of course.",
+        "Why do the leaves of most trees turn red, then?",
+        "He said: why do the leaves of a maple turn red before they drop",
+        "Name the moon. Then tell me what the others are called, all of them",
+        " ".join(f"Word{n}," for n in range(50, 70)),
+        " ".join([f"word{n}" for n in range(30)] + [f"own{n}" for n in range(70)]),
+        " ".join([f"word{n}" for n in range(20)] + [f"own{n}" for n in range(80)]),
+    ]
+    return make(folder, text, [{"text": text, "id": f"r{n}"} for n, text in enumerate(texts)])
+
+
+def test_records_go_for_what_they_share_with_evaluation_items_or_protected_texts(tmp_path):
+    out = tmp_path / "out"
+    recipe = against(tmp_path)
+    run(recipe, out)
+    check(out)
+    rows, rejected = rows_of(out), {row["text"]: row for row in rejects_of(out)}
+    starts = sorted(row["text"][:9] for row in rows)
+    assert starts == sorted(["Why do th", "Name the ", "word0 wor"])
+    assert next(row["text"] for row in rows if row["text"].startswith("word0")).count("own") == 80
+    reasons = {text[:6]: (row["stage"], row["reason"]) for text, row in rejected.items()}
+    assert reasons == {
+        "Quiz:\n": ("decontaminate", "contaminated"),
+        "He sai": ("decontaminate", "contaminated"),
+        "Word50": ("overlap", "protected"),
+        "word0 ": ("overlap", "protected"),
+    }
+    for text, row in rejected.items():
+        start, end, place = re.fullmatch(r"bytes (\d+) to (\d+) are in (.*)", row["message"]).groups()
+        part = text.encode()[int(start) : int(end)].decode()
+        expected = {
+            "Quiz:\n": (QUESTIONS[0].upper(), "evals/a.jsonl:1", 1),
+            "He sai": ("why do the leaves of a maple turn red before they", "evals/b.jsonl:1", 11 / 15),
+            "Word50": (text, "book.txt:1", 1),
+            "word0 ": (" ".join(f"word{n}" for n in range(30)), "book.txt:1", 0.3),
+        }[text[:6]]
+        assert (part, place) == expected[:2]
+        assert row["similarity"] == pytest.approx(expected[2])
+    stages = json.loads((out / "report.json").read_text())["stages"]
+    assert [stage["rejected"] for stage in stages[1:3]] == [2, 2]
+    assert [stage.rejected for stage in plan(recipe).stages[1:3]] == [2, 2]
+    read = {item["path"]: item["sha256"] for item in json.loads((out / "manifest.json").read_text())["inputs"]}
+    assert read["book.txt"] == hashlib.sha256((tmp_path / "book.txt").read_bytes()).hexdigest()
+    assert {"evals/a.jsonl", "evals/b.jsonl"} <= read.keys()
+    (tmp_path / "book.txt").write_text("another book\n", "utf-8")
+    with pytest.raises(RunConflict, match=r"input book\.txt of 'overlap' has changed"):
+        run(recipe, out)
+    with pytest.raises(InvalidInput, match=r"no file matches .*nothing\*\.jsonl"):
+        run(against(tmp_path, AGAINST.replace("evals/*", "nothing*")), tmp_path / "none")
+    with pytest.raises(InvalidInput, match=r"has no field 'answer'|'answer'"):
+        run(against(tmp_path, AGAINST.replace("text: question", "text: answer")), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

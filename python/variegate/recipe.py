@@ -33,11 +33,13 @@ from variegate.provenance import licenses
 
 __all__ = [
     "Augment",
+    "Decontaminate",
     "Dedup",
     "Kind",
     "Measure",
     "Mix",
     "Output",
+    "Overlap",
     "Paraphrase",
     "Recipe",
     "Source",
@@ -290,6 +292,64 @@ class Dedup(Stage):
     ngram: int = Field(default=5, ge=1, le=32, description="Tokens per shingle.")
 
 
+class _Against(Stage):
+    """Drops records for what they share with the texts of some files."""
+
+    text: str = Field(default="text", min_length=1, description="Field that holds the text of those files.")
+    split: Literal["document", "paragraph", "line"] = Field(
+        default="document", description="What is one text of a plain text file."
+    )
+    ngram: int = Field(default=13, ge=1, le=65536, description="Least words in a row that count as shared.")
+    threshold: Share = Field(default=0.5, description="Least share at which a record goes.")
+    max_items: int | None = Field(
+        default=None, ge=1, description="Runs of words that are in more texts of those files are not looked for."
+    )
+
+    @property
+    def against(self) -> str:
+        """The file or glob of the texts."""
+        raise NotImplementedError
+
+    def reading(self, recipe: Recipe) -> Recipe:
+        """A recipe that reads the texts, and does nothing else."""
+        source = Source(name=self.label, path=self.against, text=self.text, split=self.split)
+        reading = Recipe(version=1, sources=[source])
+        reading._base = recipe.base
+        return reading
+
+
+class Decontaminate(_Against):
+    """Drops records that contain evaluation items: those of which a record covers at least a share."""
+
+    stage: Literal["decontaminate"] = "decontaminate"
+    evaluation: str = Field(
+        min_length=1, description="File or glob of evaluation items, relative to the recipe's folder."
+    )
+    shortest: int = Field(
+        default=8, ge=1, le=65536, description="Items of fewer words than ngram are looked for whole from here on."
+    )
+
+    @property
+    def against(self) -> str:
+        """The file or glob of the items."""
+        return self.evaluation
+
+
+class Overlap(_Against):
+    """Drops records of which at least a share is, word for word, in a protected corpus."""
+
+    stage: Literal["overlap"] = "overlap"
+    protected: str = Field(
+        min_length=1, description="File or glob of protected documents, relative to the recipe's folder."
+    )
+    longest: int | None = Field(default=None, ge=1, description="A record with so many shared words in a row goes too.")
+
+    @property
+    def against(self) -> str:
+        """The file or glob of the documents."""
+        return self.protected
+
+
 class Measure(Stage):
     """Measures the records that reach it; changes nothing."""
 
@@ -316,8 +376,10 @@ class Output(_Model):
 
 _STAGES: dict[str, type[Stage]] = {
     "augment": Augment,
+    "decontaminate": Decontaminate,
     "dedup": Dedup,
     "measure": Measure,
+    "overlap": Overlap,
     "paraphrase": Paraphrase,
     "templates": Templates,
 }
@@ -348,7 +410,9 @@ def _unflatten_stage(value: Stage, handler: Any) -> dict[str, Any]:
 
 
 AnyStage = Annotated[
-    Annotated[Augment | Paraphrase | Templates | Dedup | Measure, Field(discriminator="stage")],
+    Annotated[
+        Augment | Paraphrase | Templates | Decontaminate | Dedup | Overlap | Measure, Field(discriminator="stage")
+    ],
     BeforeValidator(_flatten_stage),
     WrapSerializer(_unflatten_stage),
 ]

@@ -268,16 +268,15 @@ def decontaminate(
     """
     if not 0 <= threshold <= 1:
         raise InvalidInput(f"threshold must lie in [0, 1] (it is {threshold})")
-    found = _scan(train, evaluation, ngram, shortest, max_items, normalize, covered=True)
-    lengths = np.diff(found.items.offsets)
-    sizes = np.maximum(lengths, 1)
-    coverage = found.covered / sizes[found.item]
+    items = Items(evaluation, ngram=ngram, shortest=shortest, max_items=max_items, normalize=normalize)
+    found = items.scan(train)
+    coverage = items.coverage(found)
     score = np.zeros(len(found.lengths))
     np.maximum.at(score, found.row, coverage)
     keep = np.ones(len(found.lengths), bool)
     keep[found.row[coverage >= threshold]] = False
-    leaked = found.table.covered() / sizes
-    short = lengths < min(shortest, ngram)
+    leaked = items.table.covered() / np.maximum(items.lengths, 1)
+    short = items.lengths < min(shortest, ngram)
     hits = Hits(
         found.row,
         found.ids,
@@ -292,11 +291,11 @@ def decontaminate(
     stats = {
         "rows": len(keep),
         "kept": int(keep.sum()),
-        "items": len(lengths),
+        "items": len(short),
         "short": int(short.sum()),
         "leaked": int(np.count_nonzero(leaked)),
         "hits": len(hits.train_row),
-        "ngrams": found.table.count,
+        "ngrams": items.table.count,
     }
     return DecontaminationResult(hits=hits, keep=keep, score=score, leaked=leaked, short=short, stats=stats)
 
@@ -377,20 +376,18 @@ def overlap(
         >>> [column.tolist() for column in found.spans]
         [[0], [2], [22], [0], [1], [50], [70]]
     """
-    found = _scan(docs, protected, ngram, ngram, max_items, normalize, covered=False)
-    rows = len(found.lengths)
-    longest = np.zeros(rows, np.int64)
-    np.maximum.at(longest, found.row, found.units_end - found.units_start)
-    covered = _covered(found.row, found.units_start, found.units_end, rows) / np.maximum(found.lengths, 1)
+    items = Items(protected, ngram=ngram, max_items=max_items, normalize=normalize)
+    found = items.scan(docs, covered=False)
+    covered, longest = found.overlap()
     spans = OverlapSpans(
         found.row, found.start, found.end, found.item, _ids(protected, found.item), found.item_start, found.item_end
     )
     stats = {
-        "rows": rows,
+        "rows": len(covered),
         "touched": int(np.count_nonzero(longest)),
         "items": len(protected),
         "spans": len(spans.row),
-        "ngrams": found.table.count,
+        "ngrams": items.table.count,
     }
     return OverlapResult(covered=covered, longest=longest, spans=spans, stats=stats)
 
@@ -447,11 +444,9 @@ class _Rows:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What a scan found, with rows numbered over all batches; `lengths` of the rows, all else of the spans."""
+class Found:
+    """What a scan found, with rows numbered over all batches; `lengths` of the rows in units, all else of the spans."""
 
-    table: _core.NgramTable
-    items: _Rows
     lengths: NDArray[np.int64]
     row: NDArray[np.int64]
     ids: NDArray[np.uint64]
@@ -464,6 +459,78 @@ class _Found:
     item_end: NDArray[np.int64]
     covered: NDArray[np.int64]
 
+    def overlap(self) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """The share of each row that lies in its spans, and the units of its longest one."""
+        rows = len(self.lengths)
+        longest = np.zeros(rows, np.int64)
+        np.maximum.at(longest, self.row, self.units_end - self.units_start)
+        return _covered(self.row, self.units_start, self.units_end, rows) / np.maximum(self.lengths, 1), longest
+
+
+class Items:
+    """What is looked for, to be used again and again: arguments as those of `decontaminate`."""
+
+    def __init__(
+        self,
+        batch: TokenBatch | TextBatch,
+        *,
+        ngram: int,
+        shortest: int | None = None,
+        max_items: int | None = None,
+        normalize: Normalize | None = None,
+    ) -> None:
+        """Makes the table of n-grams."""
+        if normalize is None and isinstance(batch, TextBatch):
+            normalize = Normalize(punctuation=True)
+        if max_items is not None and max_items < 1:
+            raise InvalidInput(f"max_items must be at least 1, or None (it is {max_items})")
+        self.kind, self.units = type(batch), Units(normalize=normalize)
+        self.rows = _Rows.of(batch, self.units)
+        self.lengths = np.diff(self.rows.offsets)
+        make = _core.NgramTable.tokens if self.rows.places is None else _core.NgramTable.words
+        least = ngram if shortest is None else shortest
+        self.table = make(self.rows.units, self.rows.offsets, ngram, least, max_items or 0)
+
+    def coverage(self, found: Found) -> NDArray[np.float64]:
+        """For each span the share of its item that is in its row."""
+        coverage: NDArray[np.float64] = found.covered / np.maximum(self.lengths, 1)[found.item]
+        return coverage
+
+    def scan(self, batches: Batches, *, covered: bool = True) -> Found:
+        """Finds the items in rows; `covered` says whether to count what of an item is in a row."""
+        ids: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
+        lengths: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
+        columns: list[tuple[NDArray[np.int64], ...]] = [(np.zeros(0, np.int64),) * 8]
+        base = 0
+        for batch in [batches] if isinstance(batches, TokenBatch | TextBatch) else _batches(batches):
+            if type(batch) is not self.kind:
+                raise InvalidInput(
+                    f"rows and items must be of one kind: the items are a {self.kind.__name__}, and the rows a "
+                    f"{type(batch).__name__}"
+                )
+            rows = _Rows.of(batch, self.units)
+            scan = self.table.scan_tokens if rows.places is None else self.table.scan_words
+            row, start, end, item, item_start, count = scan(rows.units, rows.offsets, covered)
+            places = rows.start(row, start), rows.end(row, end)
+            columns.append((row + base, start, end, *places, item, item_start, count))
+            ids.append(_ids(batch, row))
+            lengths.append(np.diff(rows.offsets))
+            base += len(batch)
+        row, start, end, first, last, item, item_start, count = (np.concatenate(c) for c in zip(*columns, strict=True))
+        return Found(
+            np.concatenate(lengths),
+            row,
+            np.concatenate(ids),
+            start,
+            end,
+            first,
+            last,
+            item,
+            self.rows.start(item, item_start),
+            self.rows.end(item, item_start + end - start),
+            count,
+        )
+
 
 def _ids(batch: TokenBatch | TextBatch, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Ids of some rows, so that the others need none."""
@@ -471,57 +538,3 @@ def _ids(batch: TokenBatch | TextBatch, rows: NDArray[np.int64]) -> NDArray[np.u
         return batch._ids[rows]
     chosen, back = np.unique(rows, return_inverse=True)
     return batch.take(chosen).ids[back]
-
-
-def _scan(
-    batches: Batches,
-    items: TokenBatch | TextBatch,
-    ngram: int,
-    shortest: int,
-    max_items: int | None,
-    normalize: Normalize | None,
-    *,
-    covered: bool,
-) -> _Found:
-    if normalize is None and isinstance(items, TextBatch):
-        normalize = Normalize(punctuation=True)
-    if max_items is not None and max_items < 1:
-        raise InvalidInput(f"max_items must be at least 1, or None (it is {max_items})")
-    units = Units(normalize=normalize)
-    looked = _Rows.of(items, units)
-    make = _core.NgramTable.tokens if looked.places is None else _core.NgramTable.words
-    table = make(looked.units, looked.offsets, ngram, shortest, max_items or 0)
-    ids: list[NDArray[np.uint64]] = [np.zeros(0, np.uint64)]
-    lengths: list[NDArray[np.int64]] = [np.zeros(0, np.int64)]
-    columns: list[tuple[NDArray[np.int64], ...]] = [(np.zeros(0, np.int64),) * 8]
-    base = 0
-    for batch in [batches] if isinstance(batches, TokenBatch | TextBatch) else _batches(batches):
-        if type(batch) is not type(items):
-            raise InvalidInput(
-                f"rows and items must be of one kind: the items are a {type(items).__name__}, and the rows a "
-                f"{type(batch).__name__}"
-            )
-        rows = _Rows.of(batch, units)
-        scan = table.scan_tokens if rows.places is None else table.scan_words
-        row, start, end, item, item_start, count = scan(rows.units, rows.offsets, covered)
-        columns.append((row + base, start, end, rows.start(row, start), rows.end(row, end), item, item_start, count))
-        ids.append(_ids(batch, row))
-        lengths.append(np.diff(rows.offsets))
-        base += len(batch)
-    row, start, end, first, last, item, item_start, count = (np.concatenate(c) for c in zip(*columns, strict=True))
-    item_end = looked.end(item, item_start + end - start)
-    return _Found(
-        table,
-        looked,
-        np.concatenate(lengths),
-        row,
-        np.concatenate(ids),
-        start,
-        end,
-        first,
-        last,
-        item,
-        looked.start(item, item_start),
-        item_end,
-        count,
-    )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from variegate.errors import InvalidInput
-from variegate.recipe import Recipe, Source, Templates
+from variegate.recipe import Decontaminate, Overlap, Recipe, Source, Templates
 
 __all__ = [
     "COMPRESSIONS",
@@ -81,7 +81,7 @@ class Input:
         source: Name of its source or stage.
         path: As the ledger and the manifest name it: relative to the recipe's folder where it lies below it.
         where: Where it is now.
-        format: How to read it; empty for a grammar or a tokenizer.
+        format: How to read it; empty for a file of a stage or a tokenizer.
         bytes: Its size.
         sha256: Of its content, in hexadecimal; empty for a file of a source, which is hashed while it is read.
         mtime_ns: When it was last changed.
@@ -222,8 +222,8 @@ def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
     Files of sources are not opened: where the recipe is not strict, one that cannot be read is listed all the same.
 
     Raises:
-        InvalidInput: If nothing matches a path, a path matches a file by two names, a grammar or tokenizer cannot be
-            read, or, where the recipe is strict, a file is not there or its format is not known.
+        InvalidInput: If nothing matches a path, a path matches a file by two names, a file of a stage or a tokenizer
+            cannot be read, or, where the recipe is strict, a file is not there or its format is not known.
     """
     found: list[Input] = []
     inside = lru_cache(os.path.realpath)
@@ -254,6 +254,9 @@ def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
         if isinstance(stage, Templates) and stage.path is not None:
             where = recipe.base / stage.path
             found.append(_hashed(Input(stage.label, _shown(where, recipe), where, "")))
+        elif isinstance(stage, Decontaminate | Overlap):
+            texts = list_inputs(stage.reading(recipe), out)
+            found += [_hashed(dataclasses.replace(item, format="")) for item in texts]
     if recipe.tokenizer != "default":
         where = recipe.base / recipe.tokenizer
         where = where / "tokenizer.json" if where.is_dir() else where

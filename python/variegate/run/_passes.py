@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import _core
-from variegate.recipe import Augment, Dedup, Measure, Paraphrase, Templates
+from variegate.recipe import Augment, Decontaminate, Dedup, Measure, Overlap, Paraphrase, Templates
 from variegate.run import _records as records
 from variegate.run._context import token_batch
 from variegate.run._parts import Committed, ParquetDraft, Part
@@ -28,8 +28,10 @@ from variegate.run._stages import (
     EXAMPLE_PARTS,
     EXAMPLES,
     AugmentStep,
+    EachStep,
     MeasureStep,
     Outcome,
+    OverlapStep,
     ParaphraseStep,
     Read,
     Step,
@@ -166,7 +168,7 @@ class RecordPass(Pass):
             if context.wants_tokens:
                 columns["tokens"] = records.token_lists(*context.stored_tokens(piece))
             rows = records.table(columns, context.schema, len(piece))
-            if isinstance(first, AugmentStep):
+            if isinstance(first, EachStep):
                 yield from first.derive(rows, examples=part.number < EXAMPLE_PARTS)
             else:
                 yield Outcome(rows, None, len(rows))
@@ -251,7 +253,7 @@ class RecordPass(Pass):
             yield rows
             return
         step = self.steps[at]
-        if isinstance(step, AugmentStep):
+        if isinstance(step, EachStep):
             examples = tallies[at].number < EXAMPLE_PARTS and len(tallies[at].examples) < EXAMPLES
             yield from self._flow(at, step.derive(rows, examples=examples), tallies, {})
         else:  # templates: what comes passes by what is made
@@ -286,6 +288,8 @@ def steps(context: Context) -> list[Step]:
                 made.append(ParaphraseStep(context, index, stage))
             case Templates():
                 made.append(TemplatesStep(context, index, stage))
+            case Decontaminate() | Overlap():
+                made.append(OverlapStep(context, index, stage))
             case Dedup():
                 made.append(DedupStep(context, index, stage))
             case Measure():

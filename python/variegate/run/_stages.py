@@ -25,17 +25,29 @@ import pyarrow.compute as pc
 from variegate import provenance
 from variegate.errors import InvalidInput
 from variegate.provenance import licenses
-from variegate.recipe import Augment, Measure, Paraphrase, Recipe, Templates
+from variegate.recipe import Augment, Decontaminate, Measure, Overlap, Paraphrase, Recipe, Templates
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
 from variegate.run._parse import parse
-from variegate.run._units import Unit
+from variegate.run._units import Unit, units
 
 if TYPE_CHECKING:
     from variegate.batch import TextBatch, TokenBatch
+    from variegate.dedup._windows import Found
     from variegate.run._context import Context
 
-__all__ = ["AugmentStep", "MeasureStep", "Outcome", "ParaphraseStep", "Read", "Step", "TemplatesStep", "check_recipe"]
+__all__ = [
+    "AugmentStep",
+    "EachStep",
+    "MeasureStep",
+    "Outcome",
+    "OverlapStep",
+    "ParaphraseStep",
+    "Read",
+    "Step",
+    "TemplatesStep",
+    "check_recipe",
+]
 
 EXAMPLE_PARTS = 8
 EXAMPLES = 3
@@ -127,7 +139,15 @@ class Read(Step):
         return {"human": counts["human"], "files": given, "refused": refused}
 
 
-class AugmentStep(Step):
+class EachStep(Step):
+    """A stage that looks at each row by itself."""
+
+    def derive(self, rows: pa.Table, *, examples: bool) -> Iterator[Outcome]:
+        """What becomes of the rows."""
+        raise NotImplementedError
+
+
+class AugmentStep(EachStep):
     """Derives variants."""
 
     kind = "augment"
@@ -311,6 +331,79 @@ class ParaphraseStep(AugmentStep):
             ledger = self.reject(self.derived(without, without["text"], number), pa.array(reason[lost], pa.string()))
         found = self.examples(source, made) if examples and len(made) else []
         return Outcome(self.context.tokenized(made), ledger, 0, n * len(rows), found), got
+
+
+class OverlapStep(EachStep):
+    """Rejects rows for what they share with the texts of some files: evaluation items, or protected documents."""
+
+    def __init__(self, context: Context, index: int, stage: Decontaminate | Overlap) -> None:
+        super().__init__(context, index, stage.label)
+        from variegate.batch import TextBatch
+        from variegate.dedup._windows import Items
+
+        self.stage, self.kind = stage, stage.stage
+        reading = stage.reading(context.recipe)
+        listed = inputs.list_inputs(reading, context.out)
+        like = records.schema({}, tokens=False, spans=False)
+        tables = [like.empty_table()]
+        digests: dict[int, str] = {}
+        for unit in units(reading, listed, digests):
+            table, problems = parse(unit, listed, like)
+            fatal = [problem for problem in problems if problem.reason != inputs.EMPTY_FILE]
+            if fatal:
+                raise InvalidInput(f"stage '{self.label}': {inputs.complaint(fatal[0], listed)}")
+            tables.append(table)
+        hashed = {item.path: item.sha256 for item in context.inputs if item.source == self.label}
+        for item, digest in zip(listed, digests.values(), strict=True):
+            if hashed[item.path] != digest:
+                raise InvalidInput(f"{item.where} changed while it was read: start again when nobody writes it")
+        texts = pa.concat_tables(tables)
+        self.files = [item.path for item in listed]
+        self.places = [records.flat(texts[name]).to_numpy() for name in ("file", "row")]
+        data, offsets = records.ragged(texts["text"])
+        shortest = stage.shortest if isinstance(stage, Decontaminate) else None
+        ids = np.zeros(len(texts), np.uint64)  # nobody asks for them
+        self.items = Items(
+            TextBatch(data, offsets, ids=ids), ngram=stage.ngram, shortest=shortest, max_items=stage.max_items
+        )
+
+    def derive(self, rows: pa.Table, *, examples: bool) -> Iterator[Outcome]:
+        """The rows that stay, and an entry of the ledger for each that goes."""
+        from variegate.batch import TextBatch
+
+        ids = np.zeros(len(rows), np.uint64)
+        found = self.items.scan(TextBatch(*records.ragged(rows["text"]), ids=ids))
+        coverage, longest = found.overlap()
+        # Of several spans of a row the ledger names the one with most of this.
+        weight: npt.NDArray[Any] = found.units_end - found.units_start
+        goes = np.zeros(len(rows), bool)
+        if isinstance(self.stage, Overlap):
+            goes = (coverage >= self.stage.threshold) & (longest > 0)
+            if self.stage.longest is not None:
+                goes |= longest >= self.stage.longest
+            share = coverage
+        else:
+            covered = self.items.coverage(found)
+            goes[found.row[covered >= self.stage.threshold]] = True
+            share = np.zeros(len(rows))
+            np.maximum.at(share, found.row, covered)
+            weight = covered
+        if not goes.any():
+            yield Outcome(rows, None, len(rows))
+            return
+        order = np.lexsort((found.start, -weight, found.row))
+        first = order[np.unique(found.row[order], return_index=True)[1]]
+        messages = [self.message(found, k) for k in first[goes[found.row[first]]].tolist()]
+        gone = rows.filter(pa.array(goes))
+        reason = "contaminated" if isinstance(self.stage, Decontaminate) else "protected"
+        similarity = pa.array(share[goes], pa.float32())
+        ledger = self.reject(gone, reason, similarity=similarity, message=pa.array(messages, pa.string()))
+        yield Outcome(rows.filter(pa.array(~goes)), ledger, len(rows))
+
+    def message(self, found: Found, k: int) -> str:
+        """Where a span lies, and where it comes from."""
+        file, row = (int(place[found.item[k]]) for place in self.places)
+        return f"bytes {found.start[k]} to {found.end[k]} are in {self.files[file]}:{row}"
 
 
 class TemplatesStep(Step):
