@@ -5,9 +5,10 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::windows::{BLOCK, Bits, Table, Token, Windows, check_length, common_end, common_start};
+use super::windows::{AHEAD, BLOCK, Bits, Table, Token, Windows, check_length, common_end, common_start};
 use crate::error::{Error, Result};
 use crate::par::fold_rows;
+use crate::room::with_room;
 use crate::simd::{self, Level};
 use crate::{Ragged, RaggedBuf};
 
@@ -174,23 +175,28 @@ impl Grams {
     fn new<T: Token>(items: Ragged<'_, T>, group: &[(usize, u32)], most: usize, level: Level) -> Self {
         let length = group[0].0;
         let mut hasher = Windows::new(length, level);
-        let mut table = Table::default();
-        let mut hashes = vec![];
-        // Number, item and place of every occurrence, item by item.
-        let mut all: Vec<(u32, u32, u32)> = vec![];
         let values = items.values();
+        let count = group.iter().map(|&(_, item)| items.range(item as usize).len() + 1 - length).sum();
+        let mut table = Table::with_room(count);
+        let mut known = vec![];
+        // Number, item and place of every occurrence, item by item.
+        let mut all: Vec<(u32, u32, u32)> = with_room(count);
         for &(_, item) in group {
             let range = items.range(item as usize);
             let windows = range.len() + 1 - length;
             for first in (0..windows).step_by(hasher.block()) {
                 let count = hasher.block().min(windows - first);
                 let units = &values[range.start + first..][..count + length - 1];
-                for (i, (&hash, window)) in hasher.hashes(units).iter().zip(units.windows(length)).enumerate() {
+                let hashes = hasher.hashes(units);
+                for (i, (&hash, window)) in hashes.iter().zip(units.windows(length)).enumerate() {
+                    if let Some(&ahead) = hashes.get(i + AHEAD) {
+                        table.prefetch(ahead);
+                    }
                     let place = range.start + first + i;
                     let equal = |other: u64| values[other as usize..][..length] == *window;
                     let (number, there) = table.find_or_insert(hash, place as u64, equal);
                     if !there {
-                        hashes.push(hash);
+                        known.push(hash);
                     }
                     all.push((number, item, place as u32));
                 }
@@ -208,15 +214,15 @@ impl Grams {
         }
         let mut grams = Grams {
             length,
-            bits: Bits::new(hashes.len()),
-            seen: hashes.iter().map(|_| AtomicBool::new(false)).collect(),
+            bits: Bits::new(known.len()),
+            seen: known.iter().map(|_| AtomicBool::new(false)).collect(),
             table,
             posted: vec![0],
             postings: vec![],
             covers: vec![],
             places: vec![],
         };
-        for (&hash, range) in hashes.iter().zip(starts.windows(2)) {
+        for (&hash, range) in known.iter().zip(starts.windows(2)) {
             let occurrences = &sorted[range[0] as usize..range[1] as usize];
             if most == 0 || occurrences.chunk_by(|a, b| a.0 == b.0).count() <= most {
                 grams.bits.insert(hash);
@@ -361,12 +367,7 @@ impl<'a, T: Token> Scan<'a, T> {
             let count = block.min(start + windows - first);
             let hashes = hasher.hashes(&values[first..first + count + grams.length - 1]);
             for (part, hashes) in hashes.chunks(BLOCK).enumerate() {
-                let mut found = 0;
-                for (i, &hash) in hashes.iter().enumerate() {
-                    // Written anyway, and counted where the hash may be known: there is no branch to guess.
-                    maybe[found] = i as u32;
-                    found += usize::from(grams.bits.has(hash));
-                }
+                let found = grams.bits.select(self.ngrams.level, hashes, &mut maybe);
                 for &i in &maybe[..found] {
                     let (hash, place) = (hashes[i as usize], first + part * BLOCK + i as usize);
                     let window = &values[place..place + grams.length];

@@ -6,17 +6,15 @@
 //! the corpus came once itself, and is done with. The others are hashed whole; those whose hash recurs are looked
 //! up in reading order, compared, and extended to the maximal match.
 
-use super::windows::{Recurring, Table, Token, Windows, check_length, common_end, common_start};
+use super::windows::{AHEAD, Recurring, Table, Token, Windows, check_length, common_end, common_start};
 use crate::Ragged;
 use crate::error::{Error, Result};
 use crate::par::{map_rows, map_tasks};
+use crate::room::with_room;
 use crate::simd::{self, Level};
 
 /// Units in one task.
 const GRAIN: usize = 1 << 18;
-
-/// How far ahead windows are looked up.
-const AHEAD: usize = 12;
 
 /// Which occurrences of a window go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +67,10 @@ fn substring_at<T: Token>(rows: Ragged<'_, T>, length: usize, keep: Occurrence, 
     drop((parts, anchors));
     let recurring = Recurring::new(stretches.iter().map(|part| part.hashes.len()).sum());
     map_tasks(stretches.len(), |i| stretches[i].hashes.iter().for_each(|&hash| recurring.add(hash)));
+    let stretches = map_tasks(stretches.len(), |i| stretches[i].those_in(&recurring));
     let mut finder = Finder::new(rows, length, keep);
     for part in &stretches {
-        finder.look_up(part, &recurring);
+        finder.look_up(part);
     }
     Ok(finder.found)
 }
@@ -144,6 +143,31 @@ struct Stretches {
     hashes: Vec<u32>,
 }
 
+impl Stretches {
+    /// The windows whose hashes recur.
+    fn those_in(&self, recurring: &Recurring) -> Stretches {
+        let mut out = Stretches::default();
+        let mut hashes = &self.hashes[..];
+        for &(start, windows) in &self.runs {
+            let (mine, rest) = hashes.split_at(windows);
+            for (place, &hash) in (start..).zip(mine).filter(|&(_, &hash)| recurring.has(hash)) {
+                out.add(place, 1);
+                out.hashes.push(hash);
+            }
+            hashes = rest;
+        }
+        out
+    }
+
+    /// Takes windows, as part of the last run where they come right after it.
+    fn add(&mut self, start: u64, windows: usize) {
+        match self.runs.last_mut() {
+            Some((first, count)) if *first + *count as u64 == start => *count += windows,
+            _ => self.runs.push((start, windows)),
+        }
+    }
+}
+
 fn stretches<T: Token>(
     rows: Ragged<'_, T>,
     runs: &[Run],
@@ -153,10 +177,7 @@ fn stretches<T: Token>(
 ) -> Stretches {
     let mut out = Stretches::default();
     for run in runs.iter().filter(|run| anchors.has(run.hash)) {
-        match out.runs.last_mut() {
-            Some((start, windows)) if *start + *windows as u64 == run.start => *windows += run.windows as usize,
-            _ => out.runs.push((run.start, run.windows as usize)),
-        }
+        out.add(run.start, run.windows as usize);
     }
     let mut hasher = Windows::new(length, level);
     let block = hasher.block();
@@ -186,22 +207,21 @@ struct Finder<'a, T> {
 
 impl<'a, T: Token> Finder<'a, T> {
     fn new(rows: Ragged<'a, T>, length: usize, keep: Occurrence) -> Self {
-        let found = Repeats { mask: vec![1; rows.values().len()], ..Repeats::default() };
+        let mut mask = with_room(rows.values().len());
+        mask.resize(rows.values().len(), 1);
+        let found = Repeats { mask, ..Repeats::default() };
         Finder { rows, length, keep, table: Table::default(), found, row: 0, next: 0, before: 0 }
     }
 
-    fn look_up(&mut self, part: &Stretches, recurring: &Recurring) {
+    fn look_up(&mut self, part: &Stretches) {
         let mut hashes = &part.hashes[..];
         for &(start, windows) in &part.runs {
             let mut i = (self.next.saturating_sub(start) as usize).min(windows);
             while i < windows {
-                if let Some(&ahead) = hashes.get(i + AHEAD)
-                    && recurring.has(ahead)
-                {
+                if let Some(&ahead) = hashes.get(i + AHEAD) {
                     self.table.prefetch(ahead);
                 }
-                let place = start + i as u64;
-                if recurring.has(hashes[i]) && self.visit(place, hashes[i]) {
+                if self.visit(start + i as u64, hashes[i]) {
                     i = ((self.next - start) as usize).min(windows);
                 } else {
                     i += 1;

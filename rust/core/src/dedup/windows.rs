@@ -13,6 +13,9 @@ use crate::simd::{Level, multiversion};
 /// The longest window.
 pub const MAX_WINDOW: usize = 1 << 16;
 
+/// How far ahead windows are looked up.
+pub const AHEAD: usize = 12;
+
 /// How many windows are hashed at a time.
 pub const BLOCK: usize = 2048;
 
@@ -158,7 +161,7 @@ impl Bits {
         Bits { words, shift: 32 - bits.ilog2() }
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, hash: u32) -> (usize, u64) {
         let bit = hash.wrapping_mul(0x9E37_79B1) >> self.shift;
         (bit as usize / 64, 1 << (bit % 64))
@@ -173,12 +176,31 @@ impl Bits {
             || self.words[word].fetch_or(bit, Ordering::Relaxed) & bit != 0
     }
 
-    /// Whether a hash seems to be in the set.
+    /// Writes which of the hashes seem to be in the set, by number, and returns how many; `out` is as long as `hashes`.
     #[inline]
+    pub fn select(&self, level: Level, hashes: &[u32], out: &mut [u32]) -> usize {
+        select(level, self, hashes, out)
+    }
+
+    /// Whether a hash seems to be in the set.
+    #[inline(always)]
     pub fn has(&self, hash: u32) -> bool {
         let (word, bit) = self.place(hash);
         self.words[word].load(Ordering::Relaxed) & bit != 0
     }
+}
+
+multiversion! { fn select(bits: &Bits, hashes: &[u32], out: &mut [u32]) -> usize = select_body }
+
+#[inline(always)]
+fn select_body(bits: &Bits, hashes: &[u32], out: &mut [u32]) -> usize {
+    let mut count = 0;
+    for (number, &hash) in (0..).zip(hashes) {
+        // Written anyway, and counted where the hash is there: no branch to guess.
+        out[count] = number;
+        count += usize::from(bits.has(hash));
+    }
+    count
 }
 
 /// Which hashes come more than once, and a few others.
@@ -219,11 +241,19 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Table { slots: vec![0; 1 << 10], places: vec![] }
+        Table::with_room(500)
     }
 }
 
 impl Table {
+    /// Room for `count` windows, before it has to grow.
+    pub fn with_room(count: usize) -> Self {
+        let size = (2 * count + 2).next_power_of_two();
+        let mut slots = with_room(size);
+        slots.resize(size, 0);
+        Table { slots, places: vec![] }
+    }
+
     /// Where each window lies, by number.
     pub fn places(&self) -> &[u64] {
         &self.places
