@@ -113,6 +113,11 @@ REFUSED = {
         HEAD + "stages:\n  - dedup: {threshold: 1.5}\n",
         "4:13: 'threshold' must be less than or equal to 1, not 1.5",
     ),
+    "evaluation": (HEAD + "stages:\n  - decontaminate\n", "4:5: 'evaluation' is missing"),
+    "overlap": (
+        HEAD + "stages:\n  - overlap: {protected: a.txt, ngarm: 8}\n",
+        "4:33: unknown key 'ngarm' (did you mean 'ngram'?)",
+    ),
     "type": (
         "version: 1\nseed: 'x'\nsources: [{name: a, path: a.jsonl}]\n",
         "2:1: 'seed' must be a valid integer, not 'x'",

@@ -115,8 +115,8 @@ def substring(
     not past the window at which the span before it was found; the next window looked at is the first one not inside.
 
     Exact: windows are found by hash and confirmed by comparison. Candidates are the windows whose minimizer recurs
-    (Roberts et al. 2004). Linear in the tokens for a given `length`, however much repeats; memory about 3 bytes a
-    token, and 16 for each candidate.
+    (Roberts et al. 2004). Linear in the tokens for a given `length`, however much repeats; memory about 5 bytes a
+    token, and 13 where all of it repeats.
 
     Args:
         batch: The rows. The unit is the token of a TokenBatch, the word of a TextBatch.
@@ -129,7 +129,7 @@ def substring(
         Mask and spans; of a TextBatch in bytes, where what lies between two words that go goes with them.
 
     Raises:
-        InvalidInput: A parameter out of range, or a `normalize` for tokens.
+        InvalidInput: A parameter out of range, a `normalize` for tokens, or more than 2^33 units.
 
     Example:
         >>> import variegate as vg

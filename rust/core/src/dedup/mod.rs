@@ -5,6 +5,9 @@
 //! are compared exactly (`verify`); and of each cluster one document is kept (`cluster`). Chance decides only which
 //! pairs are compared: a pair at the threshold is missed with the probability that the caller allows, and nothing is
 //! removed that is not similar.
+//!
+//! Runs of units are found exactly: those that occurred before (`substring`), and those of known items (`ngrams`), by
+//! hashes of windows (`windows`).
 
 mod bands;
 mod cluster;

@@ -225,7 +225,7 @@ impl Grams {
         for (&hash, range) in known.iter().zip(starts.windows(2)) {
             let occurrences = &sorted[range[0] as usize..range[1] as usize];
             if most == 0 || occurrences.chunk_by(|a, b| a.0 == b.0).count() <= most {
-                grams.bits.insert(hash);
+                grams.bits.add(hash);
                 occurrences.chunk_by(|a, b| a.0 == b.0).for_each(|places| grams.post(places));
             }
             grams.posted.push(grams.postings.len() as u32);

@@ -16,6 +16,9 @@ use crate::simd::{self, Level};
 /// Units in one task.
 const GRAIN: usize = 1 << 18;
 
+/// Units of a batch: of fewer than 2^32 different windows two can lie in it.
+const MOST: usize = 1 << 33;
+
 /// Which occurrences of a window go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occurrence {
@@ -50,15 +53,18 @@ pub struct Repeats {
 /// exactly the units of the windows that occurred before. Linear for a given `length`.
 ///
 /// # Errors
-/// If `length` is out of range, or there are more than 2^40 units.
+/// If `length` is out of range, or there are more than 2^33 units.
 pub fn substring<T: Token>(rows: Ragged<'_, T>, length: usize, keep: Occurrence) -> Result<Repeats> {
     substring_at(rows, length, keep, simd::level())
 }
 
 fn substring_at<T: Token>(rows: Ragged<'_, T>, length: usize, keep: Occurrence, level: Level) -> Result<Repeats> {
     check_length("length", length)?;
-    if rows.rows() > u32::MAX as usize || rows.values().len() >= 1 << 40 {
-        return Err(Error::invalid(format!("too many units for one batch ({})", rows.values().len())));
+    let units = rows.values().len();
+    if units > MOST {
+        return Err(Error::invalid(format!(
+            "substring takes up to {MOST} units at once (they are {units}): give it parts"
+        )));
     }
     let parts = map_rows(rows.offsets(), GRAIN, |range| runs(rows, range, length, level));
     let anchors = Recurring::new(parts.iter().map(Vec::len).sum());

@@ -176,6 +176,13 @@ impl Bits {
             || self.words[word].fetch_or(bit, Ordering::Relaxed) & bit != 0
     }
 
+    /// Adds a hash where no other thread does.
+    #[inline]
+    pub fn add(&mut self, hash: u32) {
+        let (word, bit) = self.place(hash);
+        *self.words[word].get_mut() |= bit;
+    }
+
     /// Writes which of the hashes seem to be in the set, by number, and returns how many; `out` is as long as `hashes`.
     #[inline]
     pub fn select(&self, level: Level, hashes: &[u32], out: &mut [u32]) -> usize {
