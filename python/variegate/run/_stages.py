@@ -372,7 +372,8 @@ class OverlapStep(EachStep):
         from variegate.batch import TextBatch
 
         ids = np.zeros(len(rows), np.uint64)
-        found = self.items.scan(TextBatch(*records.ragged(rows["text"]), ids=ids))
+        batch = TextBatch(*records.ragged(rows["text"]), ids=ids)
+        found = self.items.scan(batch, covered=isinstance(self.stage, Decontaminate))
         coverage, longest = found.overlap()
         # Of several spans of a row the ledger names the one with most of this.
         weight: npt.NDArray[Any] = found.units_end - found.units_start
