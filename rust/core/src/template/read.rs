@@ -3,7 +3,8 @@
 //! The search runs the walk itself against the text: it stops at each decision, tries what the text allows in the order of
 //! the derivations, and goes back where what is written is not the text. A place that was left (what is still to come,
 //! how far the text is read, the values that are bound) is never entered again. A value that is drawn unseen stays
-//! unknown until the text shows it or a number computed from it; where something else reads it, its values are tried.
+//! unknown until the text shows it or something computed from it, and so does a number computed from it unseen; where
+//! something else reads it, its values are tried.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -52,7 +53,9 @@ impl Grammar {
             furthest = furthest.max(state.walker.pieces.sink.at);
             match stop {
                 Stop::Fork(kind, options) if options.get(1).is_none() => {
-                    going = options.get(0).is_some_and(|only| search.take(&mut state, kind, only));
+                    search.tries += 1;
+                    going =
+                        search.tries <= MOST && options.get(0).is_some_and(|only| search.take(&mut state, kind, only));
                     continue;
                 }
                 Stop::Fork(kind, options) => {
@@ -123,11 +126,19 @@ impl Grammar {
                 (Some(Wanted::Undrawn), Some(_)) | (Some(_), None) => false,
                 (Some(_), Some(value)) => match state.walker.pieces.sink.unknown[slot] {
                     None => is(value),
-                    Some(var) => {
-                        let node = state.vars[var as usize].node;
-                        let found = (0..domain(&self.program, node)).find(|&k| is(value_of(&self.program, node, k)));
-                        found.map(|k| state.assign(&self.program, var, k)).is_some()
-                    }
+                    Some(var) => match (state.vars[var as usize].origin, wanted) {
+                        (Origin::Drawn { node, .. }, _) => {
+                            let found =
+                                (0..domain(&self.program, node)).find(|&k| is(value_of(&self.program, node, k)));
+                            found.map(|k| state.assign(&self.program, var, k)).is_some()
+                        }
+                        (Origin::Computed, Some(Wanted::Int(wanted))) => {
+                            let need = Need { shows: Shows::Value(*wanted), ..state.maker(var).clone() };
+                            state.needs.push(need);
+                            true
+                        }
+                        (Origin::Computed, _) => false,
+                    },
                 },
             }
         })
@@ -194,23 +205,39 @@ enum Stop {
     Dead,
 }
 
-/// A value that was drawn unseen.
+/// A value that was drawn unseen, or computed from such values.
 #[derive(Debug, Clone)]
 struct Var {
-    node: u32,
+    origin: Origin,
     slot: u32,
-    /// Which decision it was.
-    decision: usize,
-    value: Option<u64>,
+    /// What the slot holds, once it is known.
+    value: Option<i64>,
 }
 
-/// What a code must come to, with the values that were bound there; some of them were unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Origin {
+    /// By a node; which decision it was.
+    Drawn { node: u32, decision: usize },
+    /// By the code of a [`Need`].
+    Computed,
+}
+
+/// What a code must come to, with the values that were bound there; some of them were unknown: of which slots, and
+/// which unknowns.
 #[derive(Debug, Clone)]
 struct Need {
     code: u32,
-    shown: i64,
+    shows: Shows,
     slots: Vec<i64>,
     unknown: Vec<(u32, u32)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Shows {
+    /// This value.
+    Value(i64),
+    /// The value of this unknown.
+    Var(u32),
 }
 
 /// A walk along the text.
@@ -238,15 +265,101 @@ impl<'a> State<'a> {
         self.walker.resume(&mut self.guide).is_ok()
     }
 
-    /// Gives an unknown its value.
+    /// Gives an unknown that was drawn its value.
     fn assign(&mut self, program: &Program, var: u32, k: u64) {
-        let Var { node, slot, decision, ref mut value } = self.vars[var as usize];
-        *value = Some(k);
-        self.guide.taken[decision] = k;
+        if let Origin::Drawn { node, decision } = self.vars[var as usize].origin {
+            self.guide.taken[decision] = k;
+            self.hold(var, value_of(program, node, k));
+        }
+    }
+
+    /// Notes the value of an unknown.
+    fn hold(&mut self, var: u32, held: i64) {
+        let Var { slot, ref mut value, .. } = self.vars[var as usize];
+        *value = Some(held);
         if self.walker.pieces.sink.unknown[slot as usize] == Some(var) {
             self.walker.pieces.sink.unknown[slot as usize] = None;
-            self.walker.bind(slot, value_of(program, node, k));
+            self.walker.bind(slot, held);
         }
+    }
+
+    /// A new unknown in a slot.
+    fn wonder(&mut self, origin: Origin, slot: u32) -> u32 {
+        let var = self.vars.len() as u32;
+        self.walker.pieces.sink.unknown[slot as usize] = Some(var);
+        self.vars.push(Var { origin, slot, value: None });
+        self.walker.skip();
+        self.walker.bind(slot, 0);
+        var
+    }
+
+    /// What a code must come to where the walk is.
+    fn need(&self, program: &Program, code: u32, shows: Shows) -> Need {
+        let unknown = self.unknowns(program, code);
+        Need { code, shows, slots: self.walker.env().slots.to_vec(), unknown }
+    }
+
+    /// The slots that a code reads which hold unknowns, and these.
+    fn unknowns(&self, program: &Program, code: u32) -> Vec<(u32, u32)> {
+        let mut unknown = Vec::new();
+        program.codes[code as usize].code.slots(&mut |slot| {
+            unknown.extend(self.walker.pieces.sink.unknown[slot].map(|var| (slot as u32, var)));
+        });
+        unknown.sort_unstable();
+        unknown.dedup();
+        unknown
+    }
+
+    /// By which need an unknown is computed.
+    fn maker(&self, var: u32) -> &Need {
+        self.needs.iter().find(|need| need.shows == Shows::Var(var)).expect("computed later")
+    }
+
+    /// Calls `found` on the unknown draws that an unknown depends on.
+    fn roots(&self, var: u32, found: &mut impl FnMut(u32, u32)) {
+        match self.vars[var as usize].origin {
+            Origin::Drawn { node, .. } => found(var, node),
+            Origin::Computed => {
+                let unknown = &self.maker(var).unknown;
+                let open = |&&(_, var): &&(u32, u32)| self.vars[var as usize].value.is_none();
+                unknown.iter().filter(open).for_each(|&(_, var)| self.roots(var, found));
+            }
+        }
+    }
+
+    /// The value of an unknown if the draw `root` were `held`, where it depends on no other.
+    fn value_if(&self, program: &Program, var: u32, root: u32, held: i64) -> Option<i64> {
+        if var == root {
+            return Some(held);
+        }
+        if let Some(value) = self.vars[var as usize].value {
+            return Some(value);
+        }
+        let need = self.maker(var);
+        let mut slots = need.slots.clone();
+        for &(slot, var) in &need.unknown {
+            slots[slot as usize] = self.value_if(program, var, root, held)?;
+        }
+        need.number(program, &slots)
+    }
+
+    /// The values of the draw `root` with which a code writes what the text goes on with, where it depends on no other.
+    fn writes(&self, program: &Program, code: u32, root: u32, node: u32) -> Vec<u64> {
+        let sink = &self.walker.pieces.sink;
+        let Env { slots, made, .. } = self.walker.env();
+        let mut slots = slots.to_vec();
+        let unknown = self.unknowns(program, code);
+        let mut text = Vec::new();
+        let mut suits = |k: u64| {
+            for &(slot, var) in &unknown {
+                slots[slot as usize] = self.value_if(program, var, root, value_of(program, node, k))?;
+            }
+            text.clear();
+            let env = Env { slots: &slots, strings: &program.strings, made, held: "" };
+            program.codes[code as usize].code.show(env, &mut text).ok()?;
+            sink.target[sink.at..].starts_with(&text).then_some(())
+        };
+        (0..domain(program, node)).filter(|&k| suits(k).is_some()).collect()
     }
 
     /// All that the rest of the search depends on.
@@ -257,11 +370,19 @@ impl<'a> State<'a> {
             self.walker.state(&mut hasher);
             self.walker.pieces.sink.at.hash(&mut hasher);
             self.walker.pieces.sink.unknown.hash(&mut hasher);
-            self.vars.iter().for_each(|var| (var.node, var.value).hash(&mut hasher));
-            self.needs.iter().for_each(|need| (need.code, need.shown, &need.slots, &need.unknown).hash(&mut hasher));
+            self.vars.iter().for_each(|var| (var.origin, var.value).hash(&mut hasher));
+            self.needs.iter().for_each(|need| (need.code, need.shows, &need.slots, &need.unknown).hash(&mut hasher));
             hasher.finish()
         };
         (hash(0), hash(1))
+    }
+}
+
+impl Need {
+    /// What the code comes to.
+    fn number(&self, program: &Program, slots: &[i64]) -> Option<i64> {
+        let env = Env { slots, strings: &program.strings, made: &[], held: "" };
+        program.codes[self.code as usize].code.number(env).ok()
     }
 }
 
@@ -315,10 +436,7 @@ impl Search<'_> {
                 {
                     let decision = state.guide.taken.len();
                     state.guide.taken.push(0);
-                    state.walker.pieces.sink.unknown[slot as usize] = Some(state.vars.len() as u32);
-                    state.vars.push(Var { node, slot, decision, value: None });
-                    state.walker.skip();
-                    state.walker.bind(slot, 0);
+                    state.wonder(Origin::Drawn { node, decision }, slot);
                     if !state.go() {
                         return Stop::Dead;
                     }
@@ -328,13 +446,31 @@ impl Search<'_> {
                     (Kind::Decision, if hidden || held { all(node) } else { sink.options(program, node) })
                 }
                 Node::Range { .. } => (Kind::Decision, all(node)),
+                Node::Assign { slot, code }
+                    if program.codes[code as usize].code.of() != Type::Text && state.walker.env().made.is_empty() =>
+                {
+                    let need = state.need(program, code, Shows::Value(0));
+                    let var = state.wonder(Origin::Computed, slot);
+                    state.needs.push(Need { shows: Shows::Var(var), ..need });
+                    if !state.go() {
+                        return Stop::Dead;
+                    }
+                    continue;
+                }
                 reads => {
-                    let mut first = None;
-                    read_by(program, reads, &mut |slot| first = first.or(sink.unknown[slot]));
-                    let Some(var) = first else { return Stop::Dead };
-                    let drawn = state.vars[var as usize].node;
+                    let mut roots = Vec::new();
+                    read_by(program, reads, &mut |slot| {
+                        if let Some(var) = sink.unknown[slot] {
+                            state.roots(var, &mut |var, node| roots.push((var, node)));
+                        }
+                    });
+                    roots.dedup();
+                    let Some(&(var, drawn)) = roots.first() else { return Stop::Dead };
+                    let alone = roots.iter().all(|root| root.0 == var);
                     match reads {
-                        Node::ShowInt { .. } | Node::ShowText { .. } | Node::ShowValue { .. } if !held => {
+                        Node::ShowInt { slot } | Node::ShowText { slot } | Node::ShowValue { slot }
+                            if !held && sink.unknown[slot as usize] == Some(var) =>
+                        {
                             (Kind::Value(var), sink.options(program, drawn))
                         }
                         Node::Compute { code } if !held && state.walker.env().made.is_empty() => {
@@ -342,6 +478,10 @@ impl Search<'_> {
                                 Some(values) => {
                                     let values = values.into_iter().map(|value| value as u64);
                                     (Kind::Shown(code), Options::These(values.collect()))
+                                }
+                                None if alone && domain(program, drawn) <= MOST as u64 => {
+                                    self.tries += domain(program, drawn) as usize / 16;
+                                    (Kind::Value(var), Options::These(state.writes(program, code, var, drawn)))
                                 }
                                 None => (Kind::Value(var), all(drawn)),
                             }
@@ -382,12 +522,8 @@ impl Search<'_> {
                 show(shown, self.program.codes[code as usize].code.of(), &mut text);
                 state.walker.pieces.sink.read(&text);
                 state.walker.skip();
-                let mut unknown = Vec::new();
-                self.program.codes[code as usize].code.slots(&mut |slot| {
-                    unknown.extend(state.walker.pieces.sink.unknown[slot].map(|var| (slot as u32, var)));
-                });
-                unknown.dedup();
-                state.needs.push(Need { code, shown, slots: state.walker.env().slots.to_vec(), unknown });
+                let need = state.need(self.program, code, Shows::Value(shown));
+                state.needs.push(need);
                 if !self.propagate(state) {
                     return false;
                 }
@@ -402,31 +538,34 @@ impl Search<'_> {
         let mut i = 0;
         while let Some(need) = state.needs.get_mut(i) {
             for (slot, var) in std::mem::take(&mut need.unknown) {
-                let Var { node, value, .. } = state.vars[var as usize];
-                match value {
-                    Some(k) => need.slots[slot as usize] = value_of(program, node, k),
+                match state.vars[var as usize].value {
+                    Some(value) => need.slots[slot as usize] = value,
                     None => need.unknown.push((slot, var)),
                 }
             }
-            let code = &program.codes[need.code as usize].code;
-            let number =
-                |slots: &[i64]| code.number(Env { slots, strings: &program.strings, made: &[], held: "" }).ok();
-            match need.unknown[..] {
-                [] => {
+            match (&need.unknown[..], need.shows) {
+                ([], shows) => {
                     self.tries += 1;
-                    if number(&need.slots) != Some(need.shown) {
-                        return false;
-                    }
+                    let Some(value) = need.number(program, &need.slots) else { return false };
                     state.needs.swap_remove(i);
+                    match shows {
+                        Shows::Value(shown) if value != shown => return false,
+                        Shows::Value(_) => {}
+                        Shows::Var(var) => {
+                            state.hold(var, value);
+                            i = 0;
+                        }
+                    }
                 }
-                [(slot, var)] => {
-                    let node = state.vars[var as usize].node;
+                (&[(slot, var)], Shows::Value(shown))
+                    if let Origin::Drawn { node, .. } = state.vars[var as usize].origin =>
+                {
                     let mut fits = None;
                     let mut several = false;
                     for k in 0..domain(program, node) {
                         self.tries += 1;
                         need.slots[slot as usize] = value_of(program, node, k);
-                        if number(&need.slots) == Some(need.shown) {
+                        if need.number(program, &need.slots) == Some(shown) {
                             several = fits.is_some();
                             fits = fits.or(Some(k));
                         }
@@ -454,12 +593,15 @@ impl Search<'_> {
         if !self.propagate(state) || self.tries > MOST {
             return false;
         }
-        let needed = |var: &usize| state.needs.iter().any(|need| need.unknown.iter().any(|&(_, v)| v as usize == *var));
-        let open = |var: &usize| state.vars[*var].value.is_none();
-        let Some(var) = (0..state.vars.len()).filter(open).find(needed) else { return true };
-        for k in 0..domain(self.program, state.vars[var].node) {
+        let needed = |var: u32| state.needs.iter().any(|need| need.unknown.iter().any(|&(_, v)| v == var));
+        let drawn = |(var, held): (u32, &Var)| match held.origin {
+            Origin::Drawn { node, .. } if held.value.is_none() && needed(var) => Some((var, node)),
+            _ => None,
+        };
+        let Some((var, node)) = (0u32..).zip(&state.vars).find_map(drawn) else { return true };
+        for k in 0..domain(self.program, node) {
             let mut next = state.clone();
-            next.assign(self.program, var as u32, k);
+            next.assign(self.program, var, k);
             self.tries += 1;
             if self.settle(&mut next) {
                 *state = next;
