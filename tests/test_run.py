@@ -18,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from strategies import examples
+from variegate import _store
 from variegate import recipe as recipes
 from variegate.errors import CorruptRun, InvalidInput, RecipeError, RunConflict
-from variegate.run import _engine, _inputs, _journal, _records, _store, check, plan, run
+from variegate.run import _engine, _inputs, _journal, _records, check, plan, run
 
 WORDS = ["alpha", "beta", "gämma", "delta", "epsilon", "漢字", "zeta\n", "eta", "theta", "iota", "kappa", "lambda"]
 
@@ -774,7 +775,8 @@ def test_what_was_committed_is_never_done_again(tmp_path):
 
 CHILD = """
 import os, signal, sys
-from variegate.run import _inputs, _journal, _store, run
+from variegate import _store
+from variegate.run import _inputs, _journal, run
 _inputs.UNIT_BYTES = 8192
 left, where = int(sys.argv[3]), sys.argv[4]
 def count(function, name):

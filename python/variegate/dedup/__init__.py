@@ -6,8 +6,10 @@ the parameters and the seed; not on threads or instruction sets. `substring` fin
 across them, `decontaminate` and `overlap` what they share with evaluation items or a protected corpus, to the token.
 """
 
+from variegate.dedup._index import Added, Index, Matches
 from variegate.dedup._near import Deduper, DedupResult, exact, near
 from variegate.dedup._semantic import semantic
+from variegate.dedup._spill import Progress
 from variegate.dedup._units import Normalize
 from variegate.dedup._windows import (
     DecontaminationResult,
@@ -22,13 +24,17 @@ from variegate.dedup._windows import (
 )
 
 __all__ = [
+    "Added",
     "DecontaminationResult",
     "DedupResult",
     "Deduper",
     "Hits",
+    "Index",
+    "Matches",
     "Normalize",
     "OverlapResult",
     "OverlapSpans",
+    "Progress",
     "RepeatSpans",
     "SubstringResult",
     "decontaminate",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +13,7 @@ import numpy as np
 from variegate import _core
 from variegate.batch import TextBatch, TokenBatch
 from variegate.dedup._order import Keep, Order
+from variegate.dedup._spill import Listener, Spill, bytes_of
 from variegate.dedup._units import Normalize, Preset, Unit, Units, _texts, preset_of
 from variegate.errors import InvalidInput
 
@@ -120,6 +123,9 @@ def near(
     skip: ArrayLike | None = None,
     fold: ArrayLike | None = None,
     seed: int = 0,
+    memory: int | str | None = None,
+    directory: str | os.PathLike[str] | None = None,
+    progress: Listener | None = None,
 ) -> DedupResult:
     """Finds near-duplicates: rows whose sets of shingles have Jaccard similarity of at least `threshold`.
 
@@ -164,6 +170,10 @@ def near(
         skip: Token ids that are passed over as if they did not stand there: padding, BOS, tokens of a template.
         fold: uint32[vocabulary]: what each token id counts as, to pass over case, for instance.
         seed: Key of the hash functions, below 2^64.
+        memory: Bytes, or a size like ``"256MB"``: what this may take beside the batches and the arrays returned; units
+            and keys wait on disk then (see `Deduper`). The result is the same. None for no limit.
+        directory: Where they wait; None for the system's temporary directory.
+        progress: Called with a `Progress` as rows are read, joined and compared; only with `memory`.
 
     Returns:
         Arrays of length rows; see `DedupResult`.
@@ -199,6 +209,9 @@ def near(
         skip=skip,
         fold=fold,
         seed=seed,
+        memory=memory,
+        directory=directory,
+        progress=progress,
     )
     if not isinstance(batch, TokenBatch | TextBatch):
         if order is not None:
@@ -208,7 +221,7 @@ def near(
         for part in _batches(batch):
             deduper.add(part, score=score)
         return deduper.result()
-    if deduper._units.of(batch) == "token":
+    if memory is None and deduper._units.of(batch) == "token":
         deduper._order.add(len(batch), deduper._order.read(batch, order, score))
         found = deduper._params.tokens(*deduper._units.tokens(batch), batch.ids, deduper._order.places())
         return _result(found, batch.ids, keep)
@@ -222,6 +235,13 @@ class Deduper:
     Memory: 20 bytes a row, and 8 for each of what decides which is kept; for each different content its units (4 bytes
     a token or character, 8 a word) and about 30 bytes; while the result is made, about 12 bytes a band of each content
     (21 bands at the defaults).
+
+    With `memory`, the units and keys of the rows wait in files: units as above, and 24 bytes and 4 a band a row. Rows
+    that share a key are joined into components, and components are compared by themselves, as many together as fit.
+    The result is the same, counts included, and takes 29 bytes a row besides. A component that does not fit by itself
+    is taken in blocks; its counts of comparisons and buckets are then those within blocks, and its rows those of a
+    comparison without the limit unless buckets were capped. With closure ``"transitive"`` it is compared at once, and
+    exceeds the limit.
 
     Args:
         threshold: As in `near`, and so are the others.
@@ -238,6 +258,9 @@ class Deduper:
         skip: Token ids that are passed over.
         fold: What each token id counts as.
         seed: Key of the hash functions.
+        memory: What this may take, at least 16 MiB.
+        directory: Where units and keys wait.
+        progress: Called with a `Progress`.
 
     Raises:
         InvalidInput: A parameter out of range, or arguments that do not go together.
@@ -268,6 +291,9 @@ class Deduper:
         skip: ArrayLike | None = None,
         fold: ArrayLike | None = None,
         seed: int = 0,
+        memory: int | str | None = None,
+        directory: str | os.PathLike[str] | None = None,
+        progress: Listener | None = None,
     ) -> None:
         """Checks the parameters; nothing is held yet."""
         if not 0 <= operator.index(seed) < 1 << 64:
@@ -288,10 +314,29 @@ class Deduper:
         self._unit: Unit = unit or "token"
         self._core = self._params.deduper(self._unit, self._units.core())
         self._ids: list[NDArray[np.uint64]] = []
+        self._rows = 0
+        self._spill: Spill | None = None
+        if memory is None:
+            for name, value in (("directory", directory), ("progress", progress)):
+                if value is not None:
+                    raise InvalidInput(f"{name}= goes with memory=: without it nothing waits on disk")
+        else:
+            for name, said, odd in (("mode", mode, "exact"), ("keep", keep, "none")):
+                if said == odd:
+                    raise InvalidInput(f"{name} '{odd}' needs all rows at once: leave out memory=")
+            self._spill = Spill(
+                self._params,
+                ngram=ngram,
+                leader=closure == "leader",
+                first=keep == "first",
+                memory=bytes_of(memory),
+                directory=directory,
+                progress=progress,
+            )
 
     def __len__(self) -> int:
         """Rows so far."""
-        return sum(map(len, self._ids))
+        return self._rows
 
     def add(
         self,
@@ -313,19 +358,25 @@ class Deduper:
                 Nothing is taken then.
         """
         unit = self._units.of(batch)
-        if unit != self._unit:
-            self._core, self._unit = self._params.deduper(unit, self._units.core()), unit
         known = self._order.read(batch, order, score)
-        if isinstance(batch, TokenBatch) or unit == "token":
-            self._core.add_tokens(*self._units.tokens(batch), batch.ids)
+        if self._spill is not None:
+            self._spill.add(*self._units.split(batch), batch.ids)
         else:
-            self._core.add_texts(batch.data, batch.offsets, batch.ids)
+            if unit != self._unit:
+                self._core, self._unit = self._params.deduper(unit, self._units.core()), unit
+            if isinstance(batch, TokenBatch) or unit == "token":
+                self._core.add_tokens(*self._units.tokens(batch), batch.ids)
+            else:
+                self._core.add_texts(batch.data, batch.offsets, batch.ids)
+            self._ids.append(batch.ids)
         self._order.add(len(batch), known)
-        self._ids.append(batch.ids)
         self._units.unit = unit
+        self._rows += len(batch)
 
     def result(self) -> DedupResult:
         """What becomes of all rows so far, in the order they came. More may be added afterwards."""
+        if self._spill is not None:
+            return _result(self._spill.result(self._order.places()), self._spill.ids(), self._order.keep)
         ids = np.concatenate(self._ids) if self._ids else np.zeros(0, np.uint64)
         return _result(self._core.result(self._order.places()), ids, self._order.keep)
 

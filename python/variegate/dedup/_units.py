@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -166,6 +166,18 @@ class Units:
         if len(self.skip) + len(self.fold) == 0:
             return batch.tokens, batch.offsets
         return _core.select_tokens(batch.tokens, batch.offsets, self.skip, self.fold)
+
+    def split(self, batch: TokenBatch | TextBatch) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """What the shingles of each row are made of: uint32 tokens or code points, or uint64 words; and the offsets.
+
+        Raises:
+            InvalidInput: As `of` and `tokens`.
+        """
+        unit = self.of(batch)
+        if isinstance(batch, TokenBatch) or unit == "token":
+            return self.tokens(batch)
+        made = _core.text_chars if unit == "char" else _core.text_words
+        return made(batch.data, batch.offsets, self.core())
 
     def core(self) -> tuple[str | None, bool, bool, bool, bool, bool]:
         """The normalisation of words and characters, as the core takes it."""

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
+from variegate import _store as store
 from variegate import provenance
 from variegate.errors import CorruptRun, InvalidInput
 from variegate.run import _engine as engine
 from variegate.run import _records as records
-from variegate.run import _store as store
 from variegate.run._journal import replay
 
 __all__ = ["CheckResult", "check", "finished", "line_blocks", "read_lines"]

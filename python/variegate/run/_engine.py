@@ -27,13 +27,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from variegate import _core, provenance
+from variegate import _store as store
 from variegate.collapse import Sketch
 from variegate.errors import CorruptRun, InvalidInput, RunConflict
 from variegate.recipe import Recipe
 from variegate.recipe import load as load_recipe
 from variegate.run import _inputs as inputs
 from variegate.run import _records as records
-from variegate.run import _store as store
 from variegate.run._context import Context, threads, token_batch
 from variegate.run._journal import Journal, replay
 from variegate.run._output import Shards, summed

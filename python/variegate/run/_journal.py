@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from variegate._store import fsync_folder, named
 from variegate.errors import CorruptRun
-from variegate.run._store import fsync_folder, named
 
 __all__ = ["MAGIC", "Journal", "replay"]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from variegate import _store as store
 from variegate import provenance
 from variegate.run import _records as records
-from variegate.run import _store as store
 from variegate.run._context import Context
 from variegate.run._parts import Committed, ParquetDraft, Part
 from variegate.run._passes import Record, Task

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from variegate import _store as store
 from variegate import provenance
 from variegate.errors import CorruptRun
 from variegate.run import _records as records
-from variegate.run import _store as store
 
 __all__ = ["Committed", "Files", "ParquetDraft", "Part"]
 

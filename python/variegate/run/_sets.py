@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from variegate import _core, mix
+from variegate.dedup._spill import by_blocks, comparison_bytes, runs_of, whole_components
 from variegate.errors import InvalidInput
 from variegate.recipe import Dedup, Mix, Templates
 from variegate.run import _records as records
@@ -30,9 +31,6 @@ __all__ = ["DedupStep", "MixStep", "SetStep", "check_unique", "count_distinct"]
 
 DUPLICATE_CHARACTERS = 4000  # of an example: more than elsewhere, for duplicates may differ anywhere
 NEAR_EXAMPLES, COPY_EXAMPLES = 12, 6
-ROW_BYTES, TOKEN_BYTES = 600, 16
-"""About what a row and a token cost while they are compared with others."""
-
 Rows = npt.NDArray[np.int64]
 """Numbers of rows, counted over all parts."""
 
@@ -138,24 +136,7 @@ class DedupStep(SetStep):
         Rows are ascending.
         """
         share = self.budget // self.context.at_once
-        rows = np.flatnonzero(np.bincount(roots, minlength=len(roots))[roots] > 1)
-        pairs = roots[rows].astype(np.uint64) << np.uint64(32) | rows.astype(np.uint64)
-        pairs.sort()
-        members = (pairs & np.uint64(0xFFFFFFFF)).astype(np.uint32)
-        pairs >>= np.uint64(32)
-        last = np.flatnonzero(np.diff(pairs, append=np.uint64(1 << 32)))  # the last row of each component
-        ends = np.cumsum(self.costs(lengths[members]))[last]
-        del rows, pairs
-        done = at = 0
-        while at < len(last):
-            upto = max(at + 1, int(np.searchsorted(ends, done + share, side="right")))
-            group = np.sort(members[0 if at == 0 else last[at - 1] + 1 : last[upto - 1] + 1]).astype(np.int64)
-            yield group, int(ends[upto - 1]) - done <= share
-            done, at = int(ends[upto - 1]), upto
-
-    def costs(self, lengths: npt.NDArray[np.uint32]) -> npt.NDArray[np.int64]:
-        """About how many bytes it takes to compare rows with so many tokens."""
-        return ROW_BYTES + TOKEN_BYTES * lengths.astype(np.int64)
+        return whole_components(roots, lambda rows: comparison_bytes(lengths[rows]), share)
 
     def compare(self, loader: _Loader, rows: Rows) -> _Found:
         """Decides rows, ascending, as if there were no others."""
@@ -182,29 +163,10 @@ class DedupStep(SetStep):
         return _Found(rows[gone], rows[keeper], loaded.identity[keeper], similarity, copy)
 
     def compare_crowd(self, loader: _Loader, rows: Rows, lengths: npt.NDArray[np.uint32]) -> _Found:
-        """Decides a component that does not fit the budget, block by block in keep order.
-
-        A row that goes is of no concern to later ones, so what a block needs of those before it are the rows kept.
-        """
+        """Decides a component that does not fit the budget, block by block in keep order."""
         ranked = rows[loader.load(rows, lengths).ranked()]
-        found: list[_Found] = []
-        kept: list[Rows] = []
-        for block in self.blocks(ranked, lengths):
-            left = np.sort(block)
-            for before in kept:
-                near = self.compare(loader, np.sort(np.concatenate([before, left])))
-                found.append(near.take(np.isin(near.keeper, before) & np.isin(near.row, left)))
-                left = np.setdiff1d(left, found[-1].row, assume_unique=True)
-            found.append(self.compare(loader, left))
-            stay = np.setdiff1d(left, found[-1].row, assume_unique=True)
-            kept = [*kept[:-1], *self.blocks(np.concatenate([*kept[-1:], stay]), lengths)]
-        return _Found.joined(found)
-
-    def blocks(self, rows: Rows, lengths: npt.NDArray[np.uint32]) -> list[Rows]:
-        """The rows in runs that cost about half of the budget."""
-        costs = np.cumsum(self.costs(lengths[rows]))
-        cuts = np.flatnonzero(np.diff(costs // max(1, self.budget // 2))) + 1
-        return [block for block in np.split(rows, cuts) if len(block)]
+        blocks = lambda rows: runs_of(rows, lengths, self.budget // 2)  # noqa: E731
+        return _Found.joined(by_blocks(ranked, blocks, lambda rows: self.compare(loader, rows)))
 
     def examples(self, loader: _Loader, duplicates: _Duplicates) -> list[dict[str, Any]]:
         """Duplicates beside the record that was kept; near ones first."""

@@ -77,6 +77,42 @@ impl Components {
     }
 }
 
+/// The rows that share their root with others, root after root, ascending in each. Scratch: four bytes a row.
+///
+/// # Errors
+/// If a root is no row.
+///
+/// ```
+/// use variegate_core::dedup::shared_rows;
+/// assert_eq!(shared_rows(&[0, 1, 1, 3, 1, 3])?, [1, 2, 4, 3, 5]);
+/// # Ok::<(), variegate_core::Error>(())
+/// ```
+pub fn shared_rows(roots: &[u32]) -> Result<Vec<u32>> {
+    check_count(roots.len())?;
+    let mut next = vec![0u32; roots.len()];
+    for (row, &root) in roots.iter().enumerate() {
+        let Some(count) = next.get_mut(root as usize) else {
+            return Err(Error::invalid(format!("roots must lie below {} (row {row}: {root})", roots.len())));
+        };
+        *count += 1;
+    }
+    let mut total = 0;
+    for next in &mut next {
+        let count = if *next > 1 { *next } else { 0 };
+        *next = if count > 0 { total } else { u32::MAX };
+        total += count;
+    }
+    let mut out = vec![0; total as usize];
+    for (row, &root) in (0..).zip(roots) {
+        let next = &mut next[root as usize];
+        if *next != u32::MAX {
+            out[*next as usize] = row;
+            *next += 1;
+        }
+    }
+    Ok(out)
+}
+
 /// The lowest row of a row's tree; paths are halved on the way.
 pub fn root(parent: &mut [u32], r: u32) -> u32 {
     let mut r = r as usize;

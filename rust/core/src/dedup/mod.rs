@@ -13,6 +13,7 @@ mod bands;
 mod cluster;
 mod components;
 mod exact;
+mod index;
 mod join;
 mod ngrams;
 mod shingle;
@@ -29,13 +30,16 @@ use crate::{Ragged, RaggedBuf};
 
 use bands::{Buckets, Layout, band_keys};
 use cluster::{Assignment, Corpus, Work};
-pub use components::Components;
-use exact::{Hashed, Seen};
+pub use components::{Components, shared_rows};
+pub use exact::Hashed;
+use exact::Seen;
+pub use index::{Keyed, Matches, Segment, first_matches, keyed, matches, merge_run, merge_short};
 pub use ngrams::{Hits, Ngrams, TRIED};
-use shingle::{MAX_NGRAM, Shingler, Unit};
+pub use shingle::Unit;
+use shingle::{MAX_NGRAM, Shingler};
 use sketch::Sketcher;
 pub use substring::{Occurrence, Repeats, substring};
-pub use units::{Form, Normalize, select_tokens, word_spans};
+pub use units::{Form, Normalize, chars, select_tokens, word_spans};
 pub use windows::Token;
 
 /// Which documents of a cluster go.
@@ -199,11 +203,16 @@ pub fn exact_rows<T: Hashed>(rows: Ragged<'_, T>, ids: &[u64], order: &[i64], ke
     Ok(documents.outcome(&group, &Assignment::alone(documents.head.len()), keep, Stats::default()))
 }
 
-/// Removes near-duplicates among rows of tokens.
+/// Removes near-duplicates among rows of units: tokens, or what [`words`] and [`chars`] make of texts.
 ///
 /// # Errors
 /// If a parameter is out of range, or `ids` or `order` (which may be empty) has another length than there are rows.
-pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &Params) -> Result<Outcome> {
+pub fn near_rows<T: Unit + Hashed>(
+    rows: Ragged<'_, T>,
+    ids: &[u64],
+    order: &[i64],
+    params: &Params,
+) -> Result<Outcome> {
     check(rows, ids)?;
     check_order(order, rows.rows())?;
     let engine = Engine::new(params)?;
@@ -213,12 +222,12 @@ pub fn near_tokens(rows: Ragged<'_, u32>, ids: &[u64], order: &[i64], params: &P
 /// The keys that join rows into [`Components`]: `1 + bands` runs of one key a row.
 ///
 /// The first run is a hash of the content. The others are the bands of the sketch, with 0 for a row that has fewer
-/// units than a shingle, and so no sketch: that 0 must join nothing. What [`near_tokens`] makes of a row is what it
+/// units than a shingle, and so no sketch: that 0 must join nothing. What [`near_rows`] makes of a row is what it
 /// makes of the row's component alone, whose rows come in the order that they have among all.
 ///
 /// # Errors
 /// If a parameter is out of range, the mode is exact, which has no bands, or a row is too long.
-pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u64>> {
+pub fn near_keys<T: Unit + Hashed>(rows: Ragged<'_, T>, params: &Params) -> Result<Vec<u64>> {
     check_rows(rows)?;
     if params.mode == Mode::Exact {
         return Err(Error::invalid("mode 'exact' has no bands to join rows by: use mode 'lsh'"));
@@ -228,6 +237,36 @@ pub fn near_keys(rows: Ragged<'_, u32>, params: &Params) -> Result<Vec<u64>> {
     keys.extend(exact::hashes(rows, engine.level));
     band_keys(&engine.sketcher, engine.layout, rows.offsets(), |r| rows.row(r), |key| key, &mut keys);
     Ok(keys)
+}
+
+/// The normalised words of every text, as 64-bit hashes: the units of [`TextUnit::Word`].
+///
+/// # Errors
+/// Names the first row that is not UTF-8.
+pub fn words(texts: Ragged<'_, u8>, normalize: &Normalize) -> Result<RaggedBuf<u64>> {
+    units::words(texts, normalize, simd::level())
+}
+
+/// Numbers keepers from 0 by first appearance, as [`Outcome::cluster`] does.
+///
+/// # Errors
+/// If a keeper is no row.
+pub fn clusters(keeper: &[i64]) -> Result<Vec<i64>> {
+    check_count(keeper.len())?;
+    let mut number = vec![NONE; keeper.len()];
+    let mut clusters = 0;
+    let mut out = Vec::with_capacity(keeper.len());
+    for (row, &kept) in keeper.iter().enumerate() {
+        let Some(number) = usize::try_from(kept).ok().and_then(|kept| number.get_mut(kept)) else {
+            return Err(Error::invalid(format!("keeper must be a row below {} (row {row}: {kept})", keeper.len())));
+        };
+        if *number == NONE {
+            *number = clusters;
+            clusters += 1;
+        }
+        out.push(i64::from(*number));
+    }
+    Ok(out)
 }
 
 /// Deduplication of rows that come in parts: the result is that of one call with all of them.
@@ -693,7 +732,7 @@ mod tests {
             let oracle = Oracle::new(&rows, &ids, &order, keep, ngram);
             let expected = if transitive { oracle.transitive(threshold) } else { oracle.leader(threshold) };
             let params = Params { mode, ..params(threshold, ngram, closure, keep, 3) };
-            let outcome = near_tokens(pack(&rows).view(), &ids, &order, &params).unwrap();
+            let outcome = near_rows(pack(&rows).view(), &ids, &order, &params).unwrap();
             prop_assert_eq!(&outcome.keeper, &expected);
             let mut numbers = BTreeMap::new();
             for (r, &keeper) in expected.iter().enumerate() {
@@ -712,7 +751,7 @@ mod tests {
             let params = params(0.6, 2, closure, Keep::Longest, 5);
             let ids: Vec<u64> = (0..rows.len() as u64).rev().collect();
             let order: Vec<i64> = ids.iter().map(|&id| id as i64 % 2).collect();
-            let whole = near_tokens(pack(&rows).view(), &ids, &order, &params).unwrap();
+            let whole = near_rows(pack(&rows).view(), &ids, &order, &params).unwrap();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(rows.len())).chain([0, rows.len()]).collect();
             cuts.sort_unstable();
             let mut deduper = Deduper::tokens(&params).unwrap();
@@ -759,7 +798,7 @@ mod tests {
             let closure = if transitive { Closure::Transitive } else { Closure::Leader };
             let cap = if capped { 1 } else { Params::default().cap };
             let params = Params { threshold, ngram: 2, closure, keep, cap, ..Params::default() };
-            let whole = near_tokens(pack(&rows).view(), &ids, &order, &params).unwrap();
+            let whole = near_rows(pack(&rows).view(), &ids, &order, &params).unwrap();
 
             let keys = near_keys(pack(&rows).view(), &params).unwrap();
             let mut components = Components::new(n).unwrap();
@@ -776,7 +815,7 @@ mod tests {
             for part in parts.into_values() {
                 let packed = pack(&part.iter().map(|&r| rows[r].clone()).collect::<Vec<_>>());
                 let (ids, order): (Vec<u64>, Vec<i64>) = part.iter().map(|&r| (ids[r], order[r])).unzip();
-                let Outcome { keeper, similarity, stats, .. } = near_tokens(packed.view(), &ids, &order, &params).unwrap();
+                let Outcome { keeper, similarity, stats, .. } = near_rows(packed.view(), &ids, &order, &params).unwrap();
                 for (at, &r) in part.iter().enumerate() {
                     prop_assert_eq!(whole.keeper[r], part[keeper[at] as usize] as i64);
                     prop_assert_eq!(whole.similarity[r], similarity[at]);
@@ -801,7 +840,7 @@ mod tests {
             let closure = if transitive { Closure::Transitive } else { Closure::Leader };
             let ids: Vec<u64> = (0..rows.len() as u64).collect();
             let [some, none] = [Keep::Longest, Keep::None].map(|keep| {
-                near_tokens(pack(&rows).view(), &ids, &[], &params(0.5, 2, closure, keep, 1)).unwrap()
+                near_rows(pack(&rows).view(), &ids, &[], &params(0.5, 2, closure, keep, 1)).unwrap()
             });
             prop_assert_eq!(&none.keeper, &some.keeper);
             let size = |r: usize| some.keeper.iter().filter(|&&keeper| keeper == some.keeper[r]).count();
@@ -839,7 +878,7 @@ mod tests {
             let keep = if case["keep"] == "longest" { Keep::Longest } else { Keep::First };
             let ngram = case["ngram"].as_u64().unwrap() as usize;
             let params = params(case["threshold"].as_f64().unwrap(), ngram, closure, keep, 0);
-            let outcome = near_tokens(pack(&rows).view(), &ids, &order.unwrap_or_default(), &params).unwrap();
+            let outcome = near_rows(pack(&rows).view(), &ids, &order.unwrap_or_default(), &params).unwrap();
             assert_eq!(serde_json::to_value(&outcome.keeper).unwrap(), case["keeper"]);
             assert_eq!(serde_json::to_value(&outcome.cluster).unwrap(), case["cluster"]);
             let similarity: Vec<f64> = serde_json::from_value(get("similarity")).unwrap();
@@ -864,7 +903,7 @@ mod tests {
             let params = Params { mode, closure, ..Params::default() };
             let outcomes = [1, 2, 5].map(|threads| {
                 crate::par::set_threads(threads);
-                near_tokens(rows.view(), &ids, &[], &params).unwrap()
+                near_rows(rows.view(), &ids, &[], &params).unwrap()
             });
             crate::par::set_threads(0);
             assert!(outcomes[0].stats.near > 1000, "{:?}", outcomes[0].stats);
@@ -883,7 +922,7 @@ mod tests {
         for (mode, closure) in modes.flat_map(|mode| [(mode, Closure::Leader), (mode, Closure::Transitive)]) {
             let params = Params { mode, closure, ngram: 3, ..Params::default() };
             for row in [vec![], base.clone()] {
-                let stats = near_tokens(pack(&vec![row; n]).view(), &ids, &[], &params).unwrap().stats;
+                let stats = near_rows(pack(&vec![row; n]).view(), &ids, &[], &params).unwrap().stats;
                 assert_eq!((stats.kept, stats.exact, stats.compared), (1, n as u64 - 1, 0));
             }
             let near: Vec<Vec<u32>> = (0..n as u32)
@@ -893,7 +932,7 @@ mod tests {
                     row
                 })
                 .collect();
-            let stats = near_tokens(pack(&near).view(), &ids, &[], &params).unwrap().stats;
+            let stats = near_rows(pack(&near).view(), &ids, &[], &params).unwrap().stats;
             assert_eq!((stats.kept, stats.near), (1, n as u64 - 1));
             assert!(stats.compared <= 2 * n as u64, "{} comparisons", stats.compared);
             assert_eq!(stats.capped_rows, 0);
@@ -925,7 +964,7 @@ mod tests {
                 [(Closure::Leader, oracle.leader(threshold)), (Closure::Transitive, oracle.transitive(threshold))]
             {
                 let params = Params { mode: Mode::Exact, ..params(threshold, 2, closure, Keep::Longest, key) };
-                let outcome = near_tokens(pack(&rows).view(), &ids, &[], &params).unwrap();
+                let outcome = near_rows(pack(&rows).view(), &ids, &[], &params).unwrap();
                 assert_eq!(outcome.keeper, expected);
                 assert!(outcome.stats.near > 10 && (outcome.stats.bands, outcome.stats.largest_bucket) == (0, 0));
             }
@@ -940,8 +979,8 @@ mod tests {
         let (rows, ids) = (pack(&rows), vec![0; 300]);
         for closure in [Closure::Leader, Closure::Transitive] {
             let open = Params { closure, ngram: 1, ..Params::default() };
-            let capped = near_tokens(rows.view(), &ids, &[], &Params { cap: 2, ..open }).unwrap();
-            let open = near_tokens(rows.view(), &ids, &[], &open).unwrap();
+            let capped = near_rows(rows.view(), &ids, &[], &Params { cap: 2, ..open }).unwrap();
+            let open = near_rows(rows.view(), &ids, &[], &open).unwrap();
             assert_eq!((open.stats.capped_buckets, open.stats.capped_rows), (0, 0));
             assert!(capped.stats.capped_buckets > 0 && capped.stats.capped_rows >= capped.stats.capped_buckets);
             assert!(capped.stats.compared < open.stats.compared);
@@ -953,7 +992,7 @@ mod tests {
     fn bad_arguments_are_named() {
         let rows = pack(&[vec![1u32], vec![2]]);
         let near =
-            |ids: &[u64], order: &[i64], params| near_tokens(rows.view(), ids, order, &params).unwrap_err().to_string();
+            |ids: &[u64], order: &[i64], params| near_rows(rows.view(), ids, order, &params).unwrap_err().to_string();
         assert_eq!(near(&[1], &[], Params::default()), "ids must hold one number a row (1 for 2 rows)");
         assert_eq!(near(&[1, 2], &[1, 2, 3], Params::default()), "order must hold one number a row (3 for 2 rows)");
         let message = near(&[1, 2], &[], Params { ngram: 33, ..Params::default() });

@@ -1,5 +1,6 @@
 //! Binding of the core's dedup module.
 
+mod index;
 mod windows;
 
 use numpy::{IntoPyArray, PyArray1, PyArray2, PyArrayMethods, PyReadonlyArray1};
@@ -8,6 +9,7 @@ use pyo3::types::PyDict;
 use variegate_core::dedup::{self, Closure, Form, Keep, Mode, Normalize, Outcome, Params, Stats, TextUnit};
 
 use crate::convert::{invalid, ragged, raise, slice};
+use index::Units;
 
 type Ids<'py> = PyReadonlyArray1<'py, u64>;
 type Order<'py> = Option<PyReadonlyArray1<'py, i64>>;
@@ -106,7 +108,7 @@ fn keep_of(keep: &str) -> PyResult<Keep> {
 
 /// How near-duplicates are found; checked when it is made.
 #[pyclass(frozen, module = "variegate._core")]
-struct NearParams(Params);
+pub struct NearParams(Params);
 
 #[pymethods]
 impl NearParams {
@@ -138,17 +140,27 @@ impl NearParams {
         Ok(NearParams(params))
     }
 
-    /// Near-duplicates among rows of tokens, which are not copied.
+    /// Near-duplicates among rows of tokens, or of other units, which are not copied.
     fn tokens<'py>(
         &self,
         py: Python<'py>,
-        tokens: PyReadonlyArray1<'py, u32>,
+        tokens: Units<'py>,
         offsets: PyReadonlyArray1<'py, i64>,
         ids: Ids<'py>,
         order: Order<'py>,
     ) -> PyResult<Wrapped<'py>> {
-        let (rows, ids, order) = (ragged(&tokens, &offsets)?, slice("ids", &ids)?, order_slice(&order)?);
-        wrap(py, py.detach(|| dedup::near_tokens(rows, ids, order, &self.0)).map_err(raise)?)
+        let (ids, order) = (slice("ids", &ids)?, order_slice(&order)?);
+        let found = match &tokens {
+            Units::Narrow(tokens) => {
+                let rows = ragged(tokens, &offsets)?;
+                py.detach(|| dedup::near_rows(rows, ids, order, &self.0))
+            }
+            Units::Wide(words) => {
+                let rows = ragged(words, &offsets)?;
+                py.detach(|| dedup::near_rows(rows, ids, order, &self.0))
+            }
+        };
+        wrap(py, found.map_err(raise)?)
     }
 
     /// Bands of a sketch.
@@ -157,16 +169,24 @@ impl NearParams {
         self.0.bands().map_err(raise)
     }
 
-    /// `uint64[1 + bands, rows]`: by which keys rows of tokens join.
+    /// `uint64[1 + bands, rows]`: by which keys rows of tokens, or of other units, join.
     fn keys<'py>(
         &self,
         py: Python<'py>,
-        tokens: PyReadonlyArray1<'py, u32>,
+        tokens: Units<'py>,
         offsets: PyReadonlyArray1<'py, i64>,
     ) -> PyResult<Bound<'py, PyArray2<u64>>> {
-        let rows = ragged(&tokens, &offsets)?;
-        let keys = py.detach(|| dedup::near_keys(rows, &self.0)).map_err(raise)?;
-        keys.into_pyarray(py).reshape([1 + self.bands()?, rows.rows()])
+        let (keys, rows) = match &tokens {
+            Units::Narrow(tokens) => {
+                let rows = ragged(tokens, &offsets)?;
+                (py.detach(|| dedup::near_keys(rows, &self.0)), rows.rows())
+            }
+            Units::Wide(words) => {
+                let rows = ragged(words, &offsets)?;
+                (py.detach(|| dedup::near_keys(rows, &self.0)), rows.rows())
+            }
+        };
+        keys.map_err(raise)?.into_pyarray(py).reshape([1 + self.bands()?, rows])
     }
 
     /// A deduper of parts; `unit` is token, word or char.
@@ -285,6 +305,7 @@ fn wrap(py: Python<'_>, outcome: Outcome) -> PyResult<Wrapped<'_>> {
 }
 
 pub fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    index::register(module)?;
     module.add_class::<Components>()?;
     module.add_class::<Deduper>()?;
     module.add_class::<NearParams>()?;

@@ -1,7 +1,8 @@
-"""Files of a run directory: written whole or not at all, named after their content, held by one process.
+"""Files of a directory: written whole or not at all, named after their content, held by one process.
 
 A commit writes a temporary file in the same folder, syncs it and renames it to its content-named file (`Draft`); then
-the folder is synced, and the journal record that makes the file count comes after (`_journal`).
+the folder is synced, and what makes the file count comes after: a record in the journal of a run, the manifest of an
+index.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ class Draft:
         return True
 
     def committed(self, out: Path, rows: int) -> dict[str, Any]:
-        """Syncs the file and gives it its name; returns what the journal of the run in `out` says of it.
+        """Syncs the file and gives it its name; returns what the journal or manifest in `out` says of it.
 
         The folder must be synced before that is written.
         """
@@ -164,7 +165,7 @@ def write_atomic(path: Path, text: str, *, durable: bool = True) -> None:
 
 @contextmanager
 def lock(out: Path) -> Iterator[None]:
-    """Holds a run directory against other processes until the block ends or the process does.
+    """Holds a directory against other processes until the block ends or the process does.
 
     Raises:
         RunConflict: If another process holds it; names its pid and host.
