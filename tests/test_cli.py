@@ -258,6 +258,22 @@ def test_grammar_sample_writes_json_lines(variegate: Any, sums: Path, tmp_path: 
     assert out.read_text(encoding="utf-8") == shown.out
 
 
+def test_grammar_commands_take_lexicons_and_rows(variegate: Any, tmp_path: Path) -> None:
+    for name, text in {
+        "x.grammar": "x = {c=lex:city} {n=col:n}",
+        "c.txt": "Rome\nOslo\n",
+        "r.jsonl": '{"n": 7}\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+    given = (tmp_path / "x.grammar", "--lexicon", f"city={tmp_path / 'c.txt'}", "--rows", tmp_path / "r.jsonl")
+    assert variegate("grammar", "explain", *given).out.startswith("2 derivations")
+    lines = variegate("grammar", "sample", "-n", "2", "--no-replace", *given).out.splitlines()
+    assert sorted(json.loads(line)["text"] for line in lines) == ["Oslo 7", "Rome 7"]
+    done = variegate("grammar", "explain", tmp_path / "x.grammar", "--lexicon", "city")
+    assert done.code == 2
+    assert "--lexicon must be NAME=FILE" in done.err
+
+
 def test_grammar_commands_write_dates_and_decimals_as_json(variegate: Any, sums: Path) -> None:
     sums.write_text("x = {p=float 0.5..2.0 step 0.5} {d=date 2024-02-28..2024-02-29} {b=choice true, false}")
     found = json.loads(variegate("grammar", "explain", sums, "--index", "0", "--json").out)

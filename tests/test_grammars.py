@@ -48,6 +48,16 @@ def check(name: str, patterns: dict[str, Callable[..., object]]) -> None:
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.grammar")), ids=lambda path: path.stem)
+def test_texts_are_read_back(path):
+    g = Grammar.from_file(path)
+    drawn = g.sample(100, seed=12)
+    for text, index in zip(drawn.texts, drawn.rows["_index"].tolist(), strict=True):
+        found = g.index_of(text)
+        assert found <= index
+        assert g.nth(found).text == text
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.grammar")), ids=lambda path: path.stem)
 def test_texts_are_clean(path):
     g = Grammar.from_file(path)
     assert g.count() > 1_000_000

@@ -523,6 +523,27 @@ def test_a_plan_looks_on_where_a_sample_is_of_no_use(tmp_path):
         plan(make(tmp_path, AUGMENTED.replace("output:", grammar + "output:"), lines(4000)))
 
 
+def test_templates_draw_from_files(tmp_path):
+    (tmp_path / "cities.tsv").write_text("Rome\t3\nOslo\t1\n")
+    (tmp_path / "people.csv").write_text("name,age\nAda,36\nAlan,41\n")
+    text = """\
+version: 1
+stages:
+  - templates:
+      count: 4
+      grammar: "task = {who=col:name}, {age=col:age}, of {city=lex:city}"
+      lexicons: {city: cities.tsv}
+      rows: people.csv
+"""
+    (tmp_path / "recipe.yaml").write_text(text)
+    run(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "out")
+    texts = {row["text"] for row in rows_of(tmp_path / "out")}
+    assert texts == {f"{who} of {city}" for who in ("Ada, 36,", "Alan, 41,") for city in ("Rome", "Oslo")}
+    (tmp_path / "cities.tsv").write_text("Rome\nParis\n")
+    with pytest.raises(RunConflict, match=re.escape("cities.tsv")):
+        run(recipes.load(tmp_path / "recipe.yaml"), tmp_path / "out")
+
+
 def test_progress_is_told(tmp_path):
     events = []
     run(make(tmp_path, AUGMENTED, lines(30)), tmp_path / "out", progress=events.append)

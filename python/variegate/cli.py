@@ -29,7 +29,7 @@ from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnav
 if TYPE_CHECKING:
     from variegate.recipe import Recipe
     from variegate.run import Example, Fate, Plan, RunDiff
-    from variegate.templates import Derivation, Step
+    from variegate.templates import Derivation, Grammar, Step
 
 __all__ = ["EXIT_CODES", "app", "main"]
 
@@ -123,6 +123,16 @@ GrammarPath = Annotated[Path, typer.Argument(metavar="FILE", help="The grammar."
 Start = Annotated[
     str | None,
     typer.Option("--start", metavar="RULE", help="The rule to begin with.", show_default="the first"),
+]
+Lexicons = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lexicon", metavar="NAME=FILE", help="What lex:NAME draws from: a string a line.", show_default=False
+    ),
+]
+RowsFile = Annotated[
+    Path | None,
+    typer.Option("--rows", metavar="FILE", help="CSV, JSONL or Parquet file of what col: takes.", show_default=False),
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, max=2**64 - 1, help="Of the draws.")]
 
@@ -256,6 +266,8 @@ def schema() -> None:
 def explain(
     file: GrammarPath,
     start: Start = None,
+    lexicon: Lexicons = None,
+    rows: RowsFile = None,
     index: Annotated[
         str | None,
         typer.Option("--index", "-k", metavar="K", help="Show the derivation K, from 0.", show_default=False),
@@ -270,12 +282,10 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
 ) -> None:
     """Count the derivations of each rule; show how derivations are made."""
-    from variegate.templates import Grammar
-
     if index is not None and sample is not None:
         raise typer.BadParameter("give --index or --sample, not both")
     sys.set_int_max_str_digits(0)  # a count may have 19,729 digits
-    g = Grammar.from_file(file, start=start)
+    g = _grammar(file, start, lexicon, rows)
     shown: list[int] = []
     if index is not None:
         if not re.fullmatch(r"\d+", index):
@@ -319,6 +329,8 @@ def sample_texts(
     n: Annotated[int, typer.Option("-n", min=0, metavar="N", help="How many texts.")] = 10,
     seed: Seed = 0,
     start: Start = None,
+    lexicon: Lexicons = None,
+    rows: RowsFile = None,
     unique: Annotated[
         bool, typer.Option("--no-replace", help="Draw no derivation twice, all alike, whatever the weights.")
     ] = False,
@@ -330,9 +342,7 @@ def sample_texts(
     ] = None,
 ) -> None:
     """Draw texts, one JSON object a line: id, text, bindings, spans."""
-    from variegate.templates import Grammar
-
-    g = Grammar.from_file(file, start=start)
+    g = _grammar(file, start, lexicon, rows)
     drawn = g.sample(n, seed=seed, law="uniform" if unique else "weights", replace=not unique)
     spans: list[list[dict[str, Any]]] = [[] for _ in range(n)]
     if drawn.spans is not None:
@@ -359,6 +369,22 @@ def sample_texts(
     with open(out, "w", encoding="utf-8") as file_out:
         file_out.writelines(line + "\n" for line in lines)
     _say(f"{_plural(n, 'text')} in {out}")
+
+
+def _grammar(file: Path, start: str | None, lexicons: list[str] | None, rows: Path | None) -> Grammar:
+    """The grammar of a file, with what it draws from."""
+    from variegate.templates import Grammar, read_lexicon, read_rows
+
+    named = [given.partition("=") for given in lexicons or ()]
+    for name, equals, path in named:
+        if not (name and equals and path):
+            raise typer.BadParameter(f"--lexicon must be NAME=FILE (it is {name + equals + path})")
+    return Grammar.from_file(
+        file,
+        start=start,
+        lexicons={name: read_lexicon(path) for name, _, path in named},
+        rows=None if rows is None else read_rows(rows),
+    )
 
 
 def _plain(value: object) -> float | str:

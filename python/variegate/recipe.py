@@ -252,6 +252,10 @@ class Templates(Stage):
     stage: Literal["templates"] = "templates"
     grammar: str | None = Field(default=None, description="Grammar text.")
     path: str | None = Field(default=None, description="File with the grammar, relative to the recipe's folder.")
+    lexicons: dict[str, str] = Field(
+        default_factory=dict, description="Files of what lex: draws from, by name: a string a line, a tab and a weight."
+    )
+    rows: str | None = Field(default=None, description="CSV, JSONL or Parquet file of the columns that col: takes.")
     count: int = Field(ge=1, le=2**40, description="Records that the final set should have from this stage.")
     candidates: int | None = Field(
         default=None,

@@ -18,11 +18,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from variegate import _core
+from variegate._tables import read_lexicon, read_rows
 from variegate.batch import Spans, TextBatch, TokenBatch
 from variegate.errors import InvalidInput
 from variegate.tokenizer import Tokenizer
 
-__all__ = ["Derivation", "Grammar", "Span", "Step"]
+__all__ = ["Derivation", "Grammar", "Span", "Step", "read_lexicon", "read_rows"]
 
 
 Value = int | str | bool | Decimal | datetime.date
@@ -102,9 +103,10 @@ class Grammar:
         start: The rule that derivations begin with; the first rule if None.
         name: Keeps the draws and ids of two grammars apart under one seed; the start rule's name if None.
         lexicons: What ``{x=lex:name}`` draws from, by name: a sequence of strings, all alike, or a mapping of strings
-            to whole numbers, their weights.
+            to whole numbers, their weights (`read_lexicon` reads a file).
         rows: What ``{x=col:name}`` takes, by name: columns of equal length of integers, strings, truth values,
             `decimal.Decimal` or dates (``datetime64`` or `datetime.date`). All that one derivation takes is of one row.
+            `read_rows` reads a file.
         root: The folder that ``include "path"`` reads from; None refuses to include.
 
     Raises:

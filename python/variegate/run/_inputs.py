@@ -251,9 +251,11 @@ def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
                 raise InvalidInput(f"cannot tell the format of {where}: {format_advice(source)}")
             found.append(_sized(item, strict=recipe.strict))
     for stage in recipe.stages:
-        if isinstance(stage, Templates) and stage.path is not None:
-            where = recipe.base / stage.path
-            found.append(_hashed(Input(stage.label, _shown(where, recipe), where, "")))
+        if isinstance(stage, Templates):
+            for path in (stage.path, *stage.lexicons.values(), stage.rows):
+                if path is not None:
+                    where = recipe.base / path
+                    found.append(_hashed(Input(stage.label, _shown(where, recipe), where, "")))
         elif isinstance(stage, Decontaminate | Overlap):
             texts = list_inputs(stage.reading(recipe), out)
             found += [_hashed(dataclasses.replace(item, format="")) for item in texts]

@@ -416,16 +416,19 @@ class TemplatesStep(Step):
 
     def __init__(self, context: Context, index: int, stage: Templates) -> None:
         super().__init__(context, index, stage.label)
-        from variegate.templates import Grammar
+        from variegate.templates import Grammar, read_lexicon, read_rows
 
         self.stage = stage
+        base = context.recipe.base
+        lexicons = {name: read_lexicon(base / path) for name, path in stage.lexicons.items()}
+        rows = None if stage.rows is None else read_rows(base / stage.rows)
         if stage.path is None:
             try:
-                self.grammar = Grammar(stage.grammar or "", name=stage.label)
+                self.grammar = Grammar(stage.grammar or "", name=stage.label, lexicons=lexicons, rows=rows)
             except InvalidInput as error:
                 raise InvalidInput(f"grammar of stage '{stage.label}': {error}") from None
         else:
-            self.grammar = Grammar.from_file(context.recipe.base / stage.path, name=stage.label)
+            self.grammar = Grammar.from_file(base / stage.path, name=stage.label, lexicons=lexicons, rows=rows)
         said = {"name": stage.label, "grammar": self.grammar.fingerprint, "law": stage.law}
         self.spec = {"templates": said}
         self.ops_hash = ops_hash(self.spec)
