@@ -954,7 +954,7 @@ mod tests {
                         let at = words.below(row.len() as u32) as usize;
                         row[at] = words.below(vocabulary);
                     }
-                    row.truncate(row.len() - words.below(20) as usize);
+                    row.truncate(row.len().saturating_sub(words.below(20) as usize).max(1));
                 }
                 rows.push(row);
             }
