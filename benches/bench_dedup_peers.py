@@ -42,7 +42,7 @@ def bench_near_fast_sketch(compare: Compare, threshold: float) -> None:
     pytest.importorskip("FastSketchLSH")
     batch = corpus()
     compare(
-        f"dedup.near {threshold}",
+        f"dedup.near {threshold}, over FastSketchLSH",
         lambda: vg.dedup.near(batch, threshold=threshold, ngram=NGRAM),
         lambda: fast_sketch_flags(batch, threshold),
         check=check(batch, threshold, "FastSketchLSH"),
@@ -59,7 +59,7 @@ def bench_near_gaoya(compare: Compare, threshold: float) -> None:
     pytest.importorskip("gaoya")
     batch = corpus()[:PART]
     compare(
-        f"dedup.near {threshold}, {PART} documents",
+        f"dedup.near {threshold}, over gaoya",
         lambda: vg.dedup.near(batch, threshold=threshold, ngram=NGRAM),
         lambda: gaoya_flags(batch, threshold),
         check=check(batch, threshold, "gaoya"),
