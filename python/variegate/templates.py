@@ -279,7 +279,7 @@ class Grammar:
         """
         index = _integer("nth: the index", index)
         if index < 0:
-            raise InvalidInput(f"nth: the index must not be below 0 (it is {index})")
+            raise InvalidInput("nth: the index must not be below 0")
         text, steps = self._core.explain(_bytes(index))
         raw = text.encode()
         return tuple(
@@ -303,7 +303,7 @@ class Grammar:
         """
         index = _integer("nth: the index", index)
         if index < 0:
-            raise InvalidInput(f"nth: the index must not be below 0 (it is {index})")
+            raise InvalidInput("nth: the index must not be below 0")
         data, _, (_, start, end, tag), columns, made, sources = self._core.nth(_bytes(index))
         raw = data.tobytes()
         places = [(len(raw[:a].decode()), len(raw[:b].decode())) for a, b in zip(start, end, strict=True)]
@@ -560,12 +560,18 @@ class Grammar:
         if isinstance(derivations, np.ndarray) and derivations.dtype == np.uint64 and derivations.ndim == 1:
             indices = np.ascontiguousarray(derivations)
         else:
+            if not isinstance(derivations, Iterable):
+                raise InvalidInput(
+                    f"reweight: derivations must be indices or derivations, not {type(derivations).__name__}"
+                )
             indices = np.empty(0, np.uint64)
             for item in cast("Iterable[Derivation | int]", derivations):
                 index = item.index if isinstance(item, Derivation) else _integer("reweight: an index", item)
                 if index < 0:
-                    raise InvalidInput(f"reweight: an index must not be below 0 (it is {index})")
+                    raise InvalidInput("reweight: an index must not be below 0")
                 more.append(_bytes(index))
+        if isinstance(floor, str) or not hasattr(floor, "__float__"):
+            raise InvalidInput(f"reweight: floor must be a number (it is {floor!r})")
         text = self._core.reweight(indices, more, float(floor))
         return type(self)._made(text, (self._options[0], self._name), self._given)
 
@@ -714,7 +720,7 @@ def _decimals(name: str, items: list[Decimal]) -> tuple[int, NDArray[np.int64]]:
 
 
 def _integer(what: str, value: object) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if isinstance(value, bool | np.ndarray) or not hasattr(value, "__index__"):
         raise InvalidInput(f"{what} must be an integer (it is {value!r})")
     return int(value.__index__())
 
