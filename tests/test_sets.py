@@ -63,17 +63,17 @@ def small_parts(monkeypatch):
 DEDUP = """\
 version: 1
 sources: [{name: real, path: in.jsonl, id: id, license: PSF-2.0, kind: human}]
-stages: [{dedup: {threshold: THRESHOLD, ngram: 2}}]
+stages: [{dedup: {threshold: THRESHOLD, ngram: 2, closure: CLOSURE}}]
 """
 
 
 @pytest.mark.usefixtures("small_parts")
-@pytest.mark.parametrize("threshold", ["0.7", "null"])
+@pytest.mark.parametrize(("threshold", "closure"), [("0.7", "leader"), ("0.7", "transitive"), ("null", "leader")])
 @pytest.mark.parametrize("memory", [1 << 30, 8_000_000, 4_000])
-def test_duplicates_are_those_of_comparing_all_rows_at_once(threshold, memory, tmp_path, monkeypatch):
+def test_duplicates_are_those_of_comparing_all_rows_at_once(threshold, closure, memory, tmp_path, monkeypatch):
     """In 4 kB components do not fit, and keys are joined in ranges."""
     made = texts(600, seed=5)
-    recipe = write(tmp_path, DEDUP.replace("THRESHOLD", threshold), made)
+    recipe = write(tmp_path, DEDUP.replace("THRESHOLD", threshold).replace("CLOSURE", closure), made)
     monkeypatch.setattr(_context.Context, "memory", memory)
     crowds = []
     compare_crowd = _sets.DedupStep.compare_crowd
@@ -96,7 +96,7 @@ def test_duplicates_are_those_of_comparing_all_rows_at_once(threshold, memory, t
     if threshold == "null":
         whole = dedup.exact(batch, order=order)
     else:
-        whole = dedup.near(batch, threshold=0.7, ngram=2, order=order)
+        whole = dedup.near(batch, threshold=0.7, ngram=2, closure=closure, order=order)
     expected = {
         ids[row].tobytes().hex(): (ids[keeper].tobytes().hex(), pytest.approx(float(similarity)))
         for row, (keeper, similarity) in enumerate(zip(whole.keeper, whole.similarity, strict=True))

@@ -294,6 +294,13 @@ class Dedup(Stage):
         description="Least Jaccard similarity of near-duplicates; null compares whole texts only.",
     )
     ngram: int = Field(default=5, ge=1, le=32, description="Tokens per shingle.")
+    recall: float = Field(
+        default=0.999, gt=0, lt=1, description="Least probability that two records at the threshold are compared."
+    )
+    closure: Literal["leader", "transitive"] = Field(
+        default="leader",
+        description="leader: a record goes if one that is kept is similar; transitive: if a chain leads to one.",
+    )
 
 
 class _Against(Stage):

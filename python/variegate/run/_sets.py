@@ -72,7 +72,8 @@ class DedupStep(SetStep):
         """How the keys of rows are made; None where only copies are looked for."""
         if self.stage.threshold is None:
             return None
-        return _core.NearParams(self.stage.threshold, self.stage.ngram, "lsh", 0.999, "leader", "longest", 0)
+        stage = self.stage
+        return _core.NearParams(stage.threshold, stage.ngram, "lsh", stage.recall, stage.closure, "longest", 0)
 
     def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
         """Finds the duplicates."""
@@ -152,7 +153,15 @@ class DedupStep(SetStep):
         if self.stage.threshold is None:
             result = dedup.exact(batch, order=order)
         else:
-            result = dedup.near(batch, threshold=self.stage.threshold, ngram=self.stage.ngram, order=order)
+            stage = self.stage
+            result = dedup.near(
+                batch,
+                threshold=stage.threshold,
+                ngram=stage.ngram,
+                recall=stage.recall,
+                closure=stage.closure,
+                order=order,
+            )
         gone = np.flatnonzero(~np.asarray(result.keep))
         keeper = np.asarray(result.keeper)[gone]
         similarity = np.asarray(result.similarity, np.float32)[gone]
@@ -163,7 +172,12 @@ class DedupStep(SetStep):
         return _Found(rows[gone], rows[keeper], loaded.identity[keeper], similarity, copy)
 
     def compare_crowd(self, loader: _Loader, rows: Rows, lengths: npt.NDArray[np.uint32]) -> _Found:
-        """Decides a component that does not fit the budget, block by block in keep order."""
+        """Decides a component that does not fit the budget, block by block in keep order.
+
+        With closure transitive any row may join two blocks, so they are decided at once, beyond the budget.
+        """
+        if self.stage.threshold is not None and self.stage.closure == "transitive":
+            return self.compare(loader, rows)
         ranked = rows[loader.load(rows, lengths).ranked()]
         blocks = lambda rows: runs_of(rows, lengths, self.budget // 2)  # noqa: E731
         return _Found.joined(by_blocks(ranked, blocks, lambda rows: self.compare(loader, rows)))
