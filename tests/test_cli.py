@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
-from variegate import __version__, _core, _doctor, cli, demo, errors, recipe
+from variegate import TextBatch, __version__, _core, _dedup_files, _doctor, cli, dedup, demo, errors, recipe
 from variegate import run as runs
 from variegate._progress import show
 from variegate.run import Event
@@ -71,7 +77,7 @@ def test_version(variegate: Any) -> None:
 def test_help_names_every_command_and_exit_code(variegate: Any) -> None:
     done = variegate("--help")
     assert done.code == 0
-    for command in ("run", "validate", "plan", "demo", "report", "check", "diff", "doctor", "schema"):
+    for command in ("run", "validate", "plan", "demo", "report", "check", "diff", "dedup", "doctor", "schema"):
         assert f"│ {command} " in done.out
     for code, meaning in cli.EXIT_CODES.items():
         assert f"{code:>3}  {meaning}" in done.out
@@ -486,6 +492,263 @@ def test_an_error_cannot_drive_the_terminal(variegate: Any, monkeypatch: pytest.
 
     monkeypatch.setattr(runs, "check", fail)
     assert variegate("check", "out").err == "variegate: bad \\x1b[2J\\x07\\x9b text é 漢\n"
+
+
+LINES = [
+    b'{"text":"one two three four five six seven eight nine ten eleven twelve", "n": 1e2}\n',
+    b'{"n":2,  "text": "Something else."}\r\n',
+    b"  \n",
+    b'{"text": "one two three four five six seven eight nine ten eleven twelve thirteen"}\n',
+    b'{"text": "caf\\u00e9 caf\xc3\xa9"}',
+]
+MORE = [b'{"text": "Something else.", "n": [3]}\n', b'{"text": "new here"}\n']
+
+
+@pytest.fixture
+def lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with two files of JSON lines that share a record."""
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_bytes(b"".join(LINES))
+    Path("b.jsonl").write_bytes(b"".join(MORE))
+    return tmp_path
+
+
+def removed(out: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(out, "removed.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_dedup_keeps_lines_as_they_are(variegate: Any, lines: Path) -> None:
+    done = variegate("dedup", "a.jsonl", "b.jsonl", "-o", "out", "--progress", "json")
+    assert done.code == 0
+    assert done.out.splitlines()[0] == "6 records read, 4 kept in out; removed: 1 copy, 1 near-duplicate"
+    events = [json.loads(line) for line in done.err.splitlines()]
+    assert [(e["stage"], e["rows_in"], e["rows_out"]) for e in events if e["finished"]] == [
+        ("read", 6, 6),
+        ("compare", 6, 4),
+        ("write", 6, 6),
+    ]
+    # The longest of similar records stays.
+    assert Path("out/kept.jsonl").read_bytes() == LINES[1] + LINES[3] + LINES[4] + b"\n" + MORE[1]
+    near, copy = removed("out")
+    assert near == {
+        "file": "a.jsonl",
+        "row": 1,
+        "duplicate_of": "a.jsonl:4",
+        "similarity": pytest.approx(8 / 9, abs=1e-6),
+        "record": json.loads(LINES[0]),
+    }
+    assert copy == {
+        "file": "b.jsonl",
+        "row": 1,
+        "duplicate_of": "a.jsonl:2",
+        "similarity": 1.0,
+        "record": json.loads(MORE[0]),
+    }
+    assert {path.name for path in lines.iterdir()} == {"a.jsonl", "b.jsonl", "out"}
+
+
+def test_dedup_options_reach_the_comparison(variegate: Any, lines: Path) -> None:
+    def kept(*options: str) -> int:
+        out = f"out{len(list(lines.iterdir()))}"
+        assert variegate("dedup", "a.jsonl", "b.jsonl", "-o", out, *options).code == 0
+        rows = len(Path(out, "kept.jsonl").read_bytes().splitlines())
+        assert rows + len(removed(out)) == 6
+        return rows
+
+    assert kept("--threshold", "1") == 5
+    assert kept("--threshold", "0.9") == 5
+    assert kept("--mode", "exact") == 4
+    assert kept("--ngram", "12") == 5  # 1 of 2 shingles
+    assert kept("--keep", "none") == 2
+    assert [(line["row"], line["duplicate_of"]) for line in removed("out6")][:2] == [
+        (1, "a.jsonl:4"),
+        (2, None),
+    ]
+    for preset in ("fineweb", "slimpajama"):
+        assert kept("--preset", preset) == 4
+    assert kept("--preset", "nemo", "--threshold", "0.95") == 5
+    assert kept("--unit", "char", "--seed", "3") == 4
+
+
+def test_dedup_is_the_same_in_little_memory_and_over_many_units(
+    variegate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    texts = [f"record {n % 70} has the words {n % 70} and {n % 7} and so on" + " x" * (n % 3) for n in range(400)]
+    records = [json.dumps({"n": n, "text": text}) + "\n" for n, text in enumerate(texts)]
+    Path("a.jsonl").write_text("".join(records), encoding="utf-8")
+    assert variegate("dedup", "a.jsonl", "-o", "all").code == 0
+    assert variegate("dedup", "a.jsonl", "-o", "little", "--memory", "16MiB").code == 0
+    monkeypatch.setattr("variegate.run._inputs.UNIT_BYTES", 500)
+    with gzip.open("a.jsonl.gz", "wb") as file:
+        file.write(Path("a.jsonl").read_bytes())
+    assert variegate("dedup", "a.jsonl.gz", "-o", "units").code == 0
+    kept = [Path(out, "kept.jsonl").read_text("utf-8") for out in ("all", "little", "units")]
+    assert kept[0] == kept[1] == kept[2]
+    gone = [[(line["row"], line["similarity"], line["record"]) for line in removed(out)] for out in ("all", "units")]
+    assert gone[0] == gone[1]
+    assert sorted(kept[0].splitlines() + [json.dumps(line[2]) for line in gone[0]]) == sorted(
+        "".join(records).split("\n")[:-1]
+    )
+    assert 0 < len(gone[0]) < 400
+    found = dedup.near(TextBatch.from_texts(texts, ids=range(len(texts))))
+    assert [json.loads(line)["n"] for line in kept[0].splitlines()] == found.keep.nonzero()[0].tolist()
+    assert [line["duplicate_of"] for line in removed("all")] == [
+        f"a.jsonl:{keeper + 1}" for keeper in found.keeper[~found.keep]
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.lists(
+            st.one_of(
+                st.sampled_from([b"", b" ", b"\r"]),
+                st.builds(
+                    lambda words, ascii, end: json.dumps({"text": " ".join(words)}, ensure_ascii=ascii).encode() + end,
+                    st.lists(st.sampled_from(["a", "b", "\u00e9", "\U0001f600", '"', "\n"]), max_size=7),
+                    st.booleans(),
+                    st.sampled_from([b"", b" ", b"\r"]),
+                ),
+            ),
+            max_size=12,
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.integers(20, 200),
+)
+def test_dedup_loses_no_line(files: list[list[bytes]], unit: int) -> None:
+    records = [(f, r, line) for f, lines in enumerate(files) for r, line in enumerate(lines, 1) if line.strip()]
+    assume(records)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("variegate.run._inputs.UNIT_BYTES", unit)
+        paths = [Path(folder, f"{number}.jsonl") for number in range(len(files))]
+        for path, lines in zip(paths, files, strict=True):
+            path.write_bytes(b"\n".join(lines))
+        out = Path(folder, "out")
+        found = _dedup_files.deduplicate(paths, out, dedup.Deduper(threshold=0.5, ngram=2))
+        texts = [json.loads(line)["text"] for _, _, line in records]
+        batch = TextBatch.from_texts(texts, ids=range(len(texts)))
+        assert found.keep.tolist() == dedup.near(batch, threshold=0.5, ngram=2).keep.tolist()
+        kept = b"".join(line + b"\n" for (_, _, line), stays in zip(records, found.keep, strict=True) if stays)
+        assert (out / "kept.jsonl").read_bytes() == kept
+        gone = [
+            (str(paths[f]), r, json.loads(line))
+            for (f, r, line), stays in zip(records, found.keep, strict=True)
+            if not stays
+        ]
+        assert [(one["file"], one["row"], one["record"]) for one in removed(str(out))] == gone
+
+
+def test_dedup_of_text_and_of_parquet(variegate: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.txt").write_bytes(b'a "line"\r\n\nother\nA "line"\n')
+    assert variegate("dedup", "a.txt", "-o", "text").code == 0
+    assert Path("text/kept.txt").read_bytes() == b'a "line"\r\nother\n'
+    assert [(line["row"], line["duplicate_of"], line["record"]) for line in removed("text")] == [
+        (4, "a.txt:1", 'A "line"')
+    ]
+    table = pa.table(
+        {
+            "id": pa.array([1, 2, 3, 4], pa.int16()),
+            "content": ["x y", "z", "x y", "z z"],
+            "tags": [["a"], None, [], ["b", "c"]],
+            "kind": pa.array(["k", "k", "l", None]).dictionary_encode(),
+        }
+    ).replace_schema_metadata({"made": "here"})
+    pq.write_table(table, "a.parquet", row_group_size=3)
+    pq.write_table(table.slice(3), "b.parquet")
+    done = variegate("dedup", "a.parquet", "b.parquet", "-o", "rows", "--text", "content")
+    assert done.code == 0, done.err
+    kept = pq.read_table("rows/kept.parquet")
+    assert kept.equals(table.take([0, 1, 3]))
+    assert kept.schema.equals(pq.read_schema("a.parquet"), check_metadata=True)
+    gone = pq.read_table("rows/removed.parquet").to_pylist()
+    assert [(row["file"], row["row"], row["duplicate_of"], row["similarity"]) for row in gone] == [
+        ("a.parquet", 3, "a.parquet:1", 1.0),
+        ("b.parquet", 1, "a.parquet:4", 1.0),
+    ]
+    assert [row["record"] for row in gone] == table.take([2, 3]).to_pylist()
+    pq.write_table(table.drop(["tags"]), "c.parquet")
+    done = variegate("dedup", "a.parquet", "c.parquet", "-o", "two", "--text", "content")
+    refused(
+        done,
+        1,
+        "c.parquet has other columns than a.parquet: give both the same, or deduplicate them by themselves",
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["bad.jsonl"], 1, "bad.jsonl:2: field 'text' must be a string, not a number"),
+        (["a.jsonl", "a.jsonl"], 1, "a.jsonl and a.jsonl are the same file: name it once"),
+        (["a.jsonl", "no.jsonl"], 1, "cannot read no.jsonl: No such file or directory"),
+        (["empty.jsonl"], 1, "empty.jsonl holds no record: it is empty"),
+        (["a.jsonl", "a.txt"], 1, "a.txt is text, but a.jsonl is jsonl: give files of one format"),
+        (
+            ["a.csv"],
+            1,
+            "cannot deduplicate a.csv: its name must end in .jsonl, .txt (or with .gz or .zst after it) or .parquet",
+        ),
+        (["a.jsonl", "--text", ""], 1, "text must name a field (it is empty)"),
+        (
+            ["a.jsonl", "--threshold", "2"],
+            2,
+            "Invalid value: threshold must lie in (0, 1] (it is 2) (see variegate dedup --help)",
+        ),
+        (
+            ["a.jsonl", "--unit", "token"],
+            2,
+            "Invalid value: --unit must be word or char (it is token) (see variegate dedup --help)",
+        ),
+        (
+            ["a.jsonl", "--mode", "exact", "--memory", "1GB"],
+            2,
+            "Invalid value: mode 'exact' needs all rows at once: leave out memory= (see variegate dedup --help)",
+        ),
+    ],
+)
+def test_dedup_says_what_is_wrong_and_writes_nothing(
+    variegate: Any, lines: Path, arguments: list[str], code: int, message: str
+) -> None:
+    Path("bad.jsonl").write_bytes(LINES[0] + b'{"text": 3}\n')
+    Path("empty.jsonl").touch()
+    Path("a.txt").write_text("text", encoding="utf-8")
+    before = sorted(lines.iterdir())
+    done = variegate("dedup", *arguments, "-o", "out", "--progress", "none")
+    refused(done, code, message)
+    assert sorted(lines.iterdir()) == before
+
+
+def test_dedup_leaves_what_is_there(variegate: Any, lines: Path) -> None:
+    Path("out").mkdir()
+    done = variegate("dedup", "a.jsonl", "-o", "out")
+    refused(done, 1, "out is there already: name a folder that is not")
+    assert list(Path("out").iterdir()) == []
+
+
+def test_dedup_passes_over_an_empty_file_among_others(variegate: Any, lines: Path) -> None:
+    Path("empty.jsonl").touch()
+    assert variegate("dedup", "empty.jsonl", "b.jsonl", "-o", "out").code == 0
+    assert Path("out/kept.jsonl").read_bytes() == b"".join(MORE)
+    assert removed("out") == []
+
+
+def test_dedup_notices_a_file_that_changes_between_reading_and_copying(
+    variegate: Any, lines: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = dedup.Deduper.result
+
+    def late(self: dedup.Deduper) -> dedup.DedupResult:
+        Path("b.jsonl").write_bytes(b"".join(MORE).replace(b"new", b"old"))
+        return result(self)
+
+    monkeypatch.setattr(dedup.Deduper, "result", late)
+    done = variegate("dedup", "a.jsonl", "b.jsonl", "-o", "out", "--progress", "none")
+    refused(done, 1, "b.jsonl changed while it was read: start again when nobody writes it")
+    assert {path.name for path in lines.iterdir()} == {"a.jsonl", "b.jsonl"}
 
 
 def event(**changes: Any) -> Event:

@@ -14,6 +14,7 @@ import json
 import os
 import re
 import sys
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from decimal import Decimal
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 import typer
 from typer.core import TyperGroup
 
-from variegate.errors import MissingExtra, RecipeError, RunConflict, SandboxUnavailable, VariegateError
+from variegate.errors import InvalidInput, MissingExtra, RecipeError, RunConflict, SandboxUnavailable, VariegateError
 
 if TYPE_CHECKING:
     from variegate.recipe import Recipe
@@ -245,6 +246,78 @@ def diff(
 
 
 @app.command()
+def dedup(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", help="JSONL, text (a line is a record) or Parquet.", show_default=False),
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="OUT", help="A folder that is not there yet.", show_default=False)
+    ],
+    threshold: Annotated[
+        float | None,
+        typer.Option(metavar="J", help="Least Jaccard similarity of duplicates, over 0 to 1.", show_default="0.8"),
+    ] = None,
+    ngram: Annotated[
+        int | None, typer.Option(metavar="N", help="Units in a shingle, 1 to 32.", show_default="5")
+    ] = None,
+    unit: Annotated[
+        str | None, typer.Option(metavar="word|char", help="What a shingle is made of.", show_default="word")
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="fineweb|slimpajama|nemo",
+            help="The settings of a published pipeline; options beside it go first.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[str, typer.Option(metavar="FIELD", help="The field that holds the text.")] = "text",
+    keep: Annotated[
+        str, typer.Option(metavar="longest|first|none", help="Which record of duplicates stays.")
+    ] = "longest",
+    mode: Annotated[
+        str, typer.Option(metavar="lsh|exact", help="Compare what sketches suggest, or all that can be similar.")
+    ] = "lsh",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="What comparing may take, like 512MB: the rest waits on disk.", show_default="no limit"
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of the sketches.")] = 0,
+    progress: Progress = ProgressKind.AUTO,
+) -> None:
+    """Remove copies and near-duplicates from files; the records that stay are not changed.
+
+    OUT gets them as `kept`, and as `removed` the others, each with the record that is kept in its favour.
+    """
+    from variegate import _dedup_files, _progress
+    from variegate.dedup import Deduper
+
+    if unit not in (None, "word", "char"):
+        raise typer.BadParameter(f"--unit must be word or char (it is {unit})")
+    choices: dict[str, Any] = {"unit": unit, "preset": preset, "keep": keep, "mode": mode}
+    try:
+        deduper = Deduper(threshold=threshold, ngram=ngram, seed=seed, memory=memory, **choices)
+    except InvalidInput as error:
+        raise typer.BadParameter(str(error)) from None
+    began = time.monotonic()
+    with _progress.show(_shown(progress), sys.stderr) as told:
+        stats = _dedup_files.deduplicate(files, out, deduper, text=text, progress=told).stats
+    _say(
+        f"{_plural(stats['rows'], 'record')} read, {stats['kept']:,} kept in {out}; removed: "
+        f"{_plural(stats['exact'], 'copy', 'copies')}, {_plural(stats['near'], 'near-duplicate')}"
+    )
+    if stats["capped_buckets"]:
+        _say(
+            f"{_plural(stats['capped_buckets'], 'bucket')} had too many records to compare all (the largest "
+            f"{stats['largest_bucket']:,}): some near-duplicates may be left"
+        )
+    _say(f"finished in {time.monotonic() - began:.1f} s")
+
+
+@app.command()
 def doctor() -> None:
     """Check this installation: versions, instruction sets, extras, randomness, and a small run."""
     from variegate import _doctor
@@ -400,15 +473,19 @@ def main() -> None:
     sys.exit(_guarded(app))
 
 
+def _shown(progress: ProgressKind) -> str:
+    """How progress is shown; auto asks whether stderr is a terminal."""
+    if progress is ProgressKind.AUTO:
+        return "live" if sys.stderr.isatty() else "json"
+    return progress.value
+
+
 def _run(recipe: Recipe, out: Path, workers: int | None, progress: ProgressKind) -> None:
     """Runs a loaded recipe, shows how far it is, renders the report and says what there is now."""
     from variegate import _progress, report
     from variegate import run as runs
 
-    kind = progress.value
-    if progress is ProgressKind.AUTO:
-        kind = "live" if sys.stderr.isatty() else "json"
-    with _progress.show(kind, sys.stderr) as told:
+    with _progress.show(_shown(progress), sys.stderr) as told:
         result = runs.run(recipe, out, workers=workers, progress=told)
     page = report.render(out)
     if result.already_complete:
@@ -690,8 +767,8 @@ def _size(count: float) -> str:
     return f"{count:.0f} B"
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+def _plural(count: int, noun: str, many: str | None = None) -> str:
+    return f"{count:,} {noun if count == 1 else many or noun + 's'}"
 
 
 if __name__ == "__main__":

@@ -37,9 +37,11 @@ __all__ = [
     "cause",
     "complaint",
     "format_advice",
+    "format_of",
     "hash_file",
     "list_inputs",
     "oversized",
+    "sized",
 ]
 
 UNIT_BYTES = 4 << 20
@@ -246,10 +248,10 @@ def list_inputs(recipe: Recipe, out: Path | None = None) -> list[Input]:
                     "the link, or write a path that does not match both"
                 )
             where = Path(match)
-            item = Input(source.name, _shown(where, recipe), where, _format(where, source))
+            item = Input(source.name, _shown(where, recipe), where, format_of(where, source))
             if item.format == UNKNOWN and recipe.strict:
                 raise InvalidInput(f"cannot tell the format of {where}: {format_advice(source)}")
-            found.append(_sized(item, strict=recipe.strict))
+            found.append(sized(item, strict=recipe.strict))
     for stage in recipe.stages:
         if isinstance(stage, Templates):
             for path in (stage.path, *stage.lexicons.values(), stage.rows):
@@ -306,7 +308,8 @@ def cause(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _format(where: Path, source: Source) -> str:
+def format_of(where: Path, source: Source) -> str:
+    """How to read a file: what the source says, or else the end of its name."""
     if source.format != "auto":
         return source.format
     suffixes = [suffix.lower() for suffix in where.suffixes]
@@ -322,7 +325,12 @@ def _shown(where: Path, recipe: Recipe) -> str:
     return os.fsencode(where.as_posix()).decode("utf-8", "backslashreplace")
 
 
-def _sized(item: Input, *, strict: bool) -> Input:
+def sized(item: Input, *, strict: bool) -> Input:
+    """The input with the size that the file has now.
+
+    Raises:
+        InvalidInput: If it is strict and the file cannot be read.
+    """
     try:
         status = item.where.stat()
         if strict and stat.S_ISDIR(status.st_mode):
@@ -335,7 +343,7 @@ def _sized(item: Input, *, strict: bool) -> Input:
 
 
 def _hashed(item: Input) -> Input:
-    return dataclasses.replace(_sized(item, strict=True), sha256=hash_file(item.where))
+    return dataclasses.replace(sized(item, strict=True), sha256=hash_file(item.where))
 
 
 def _opened(where: Path) -> BufferedReader:

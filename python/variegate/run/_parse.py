@@ -20,22 +20,32 @@ from variegate.run._inputs import Chunk, Input, Problem
 from variegate.run._lines import blank_lines_end
 from variegate.run._units import Unit
 
-__all__ = ["parse"]
+__all__ = ["parse", "texts"]
 
 _BREAKS = re.compile(rb"\n(?:[ \t\r]*\n)+|\Z")
 
 
 def parse(unit: Unit, listed: list[Input], like: pa.Schema) -> tuple[pa.Table, list[Problem]]:
     """The records of a unit, without tokens, and what could not be read, both in the order of the files."""
-    reader = {"jsonl": _parse_jsonl, "text": _parse_text}.get(unit.format, _parse_rows)
     tables, problems = [], list(unit.problems)
     for chunk in unit.chunks:
-        parsed = reader(unit.source, chunk)
+        parsed = _parse_chunk(unit, chunk)
         problems.extend(parsed.problems)
         if len(parsed.rows):
             tables.append(_identified(unit.source, listed[chunk.file], chunk.file, parsed, like))
     problems.sort(key=lambda problem: problem[:2])
     return (pa.concat_tables(tables) if tables else like.empty_table()), problems
+
+
+def texts(unit: Unit) -> tuple[list[tuple[int, pa.Array, npt.NDArray[np.int64]]], list[Problem]]:
+    """File, texts and rows of each chunk of a unit, and what could not be read, as `parse` has them."""
+    found, problems = [], list(unit.problems)
+    for chunk in unit.chunks:
+        parsed = _parse_chunk(unit, chunk)
+        problems.extend(parsed.problems)
+        found.append((chunk.file, parsed.columns["text"], parsed.rows))
+    problems.sort(key=lambda problem: problem[:2])
+    return found, problems
 
 
 class _Parsed(NamedTuple):
@@ -45,6 +55,11 @@ class _Parsed(NamedTuple):
     rows: npt.NDArray[np.int64]
     problems: list[Problem]
     keys: Ragged | None = None
+
+
+def _parse_chunk(unit: Unit, chunk: Chunk) -> _Parsed:
+    reader = {"jsonl": _parse_jsonl, "text": _parse_text}.get(unit.format, _parse_rows)
+    return reader(unit.source, chunk)
 
 
 def _identified(source: Source, item: Input, file: int, parsed: _Parsed, like: pa.Schema) -> pa.Table:
