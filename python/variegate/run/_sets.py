@@ -70,9 +70,9 @@ class DedupStep(SetStep):
     @property
     def sketch(self) -> _core.NearParams | None:
         """How the keys of rows are made; None where only copies are looked for."""
-        if self.stage.threshold is None:
-            return None
         stage = self.stage
+        if stage.threshold is None:
+            return None
         return _core.NearParams(stage.threshold, stage.ngram, "lsh", stage.recall, stage.closure, "longest", 0)
 
     def decide(self, parts: list[Part]) -> tuple[Decision, dict[str, Any]]:
