@@ -195,6 +195,9 @@ def test_wrong_calls_are_named(monkeypatch, tmp_path):
         near(batch, progress=print)
     with pytest.raises(InvalidInput, match="order= is for one batch"):
         near([batch], order=[1])
+    for odd in ({"mode": "exact"}, {"keep": "none"}):
+        with pytest.raises(InvalidInput, match="needs all rows at once: leave out memory="):
+            near(batch, memory="16MiB", **odd)
     with pytest.raises(InvalidInput, match="or batches of one kind, not int"):
         near(3)
     with pytest.raises(InvalidInput, match="not list"):

@@ -171,7 +171,8 @@ def near(
         fold: uint32[vocabulary]: what each token id counts as, to pass over case, for instance.
         seed: Key of the hash functions, below 2^64.
         memory: Bytes, or a size like ``"256MB"``: what this may take beside the batches and the arrays returned; units
-            and keys wait on disk then (see `Deduper`). The result is the same. None for no limit.
+            and keys wait on disk then (see `Deduper`). The result is the same. None for no limit. Not with mode
+            ``"exact"`` or keep ``"none"``.
         directory: Where they wait; None for the system's temporary directory.
         progress: Called with a `Progress` as rows are read, joined and compared; only with `memory`.
 
